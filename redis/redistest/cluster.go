@@ -1,0 +1,105 @@
+package redistest
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// A Cluster is three masters, each with one replica.
+type Cluster struct {
+	Nodes []*Server // the first three began as masters
+	ids   []string
+}
+
+// StartCluster starts six servers and joins them to a cluster. Node i+3 is the replica of node i. Options are for all of them.
+func StartCluster(t testing.TB, opts ...Option) *Cluster {
+	t.Helper()
+	c := &Cluster{}
+	for range 6 {
+		n := Start(t, append(opts[:len(opts):len(opts)], Config("cluster-enabled yes"), Config("cluster-node-timeout 1500"),
+			Config(fmt.Sprintf("cluster-port %d", freePort(t))), Config("cluster-require-full-coverage no"),
+			Config("cluster-replica-validity-factor 0"))...)
+		c.Nodes = append(c.Nodes, n)
+		c.ids = append(c.ids, n.Do("CLUSTER", "MYID"))
+	}
+	const slots = 16384
+	for i, n := range c.Nodes[:3] {
+		n.Do("CLUSTER", "ADDSLOTSRANGE", strconv.Itoa(i*slots/3), strconv.Itoa((i+1)*slots/3-1))
+	}
+	c.join(t)
+	for i, n := range c.Nodes[3:] {
+		n.Do("CLUSTER", "REPLICATE", c.ids[i])
+	}
+	for _, n := range c.Nodes {
+		Eventually(t, "a whole cluster", func() bool {
+			return strings.Contains(n.Do("CLUSTER", "INFO"), "cluster_state:ok") && strings.Count(n.Do("CLUSTER", "NODES"), "slave ") == 3
+		})
+	}
+	for _, n := range c.Nodes[3:] {
+		Eventually(t, "replication", func() bool { return strings.Contains(n.Do("INFO", "replication"), "master_link_status:up") })
+	}
+	return c
+}
+
+// join makes every node know every other.
+func (c *Cluster) join(t testing.TB) {
+	t.Helper()
+	first := c.Nodes[0]
+	for _, n := range c.Nodes[1:] {
+		bus := strings.TrimPrefix(lineWith(n.options.config, "cluster-port "), "cluster-port ")
+		first.Do("CLUSTER", "MEET", "127.0.0.1", strconv.Itoa(n.port), bus)
+	}
+	for _, n := range c.Nodes {
+		Eventually(t, "nodes that know each other", func() bool {
+			nodes := n.Do("CLUSTER", "NODES")
+			return strings.Count(nodes, " connected") == len(c.Nodes) && !strings.Contains(nodes, "handshake")
+		})
+	}
+}
+
+func lineWith(lines []string, prefix string) string {
+	for _, l := range lines {
+		if strings.HasPrefix(l, prefix) {
+			return l
+		}
+	}
+	return ""
+}
+
+// Addrs returns the addresses of all nodes.
+func (c *Cluster) Addrs() []string { return addrs(c.Nodes) }
+
+// Holder returns which node serves a key as a master now, as node asked sees it.
+func (c *Cluster) Holder(asked *Server, key string) *Server {
+	slot, _ := strconv.Atoi(asked.Do("CLUSTER", "KEYSLOT", key))
+	for line := range strings.Lines(asked.Do("CLUSTER", "NODES")) {
+		fields := strings.Fields(line)
+		if !strings.Contains(fields[2], "master") || !holds(fields[8:], slot) {
+			continue
+		}
+		for i, id := range c.ids {
+			if id == fields[0] {
+				return c.Nodes[i]
+			}
+		}
+	}
+	return nil
+}
+
+// holds reports whether one of the ranges "first-last" includes slot.
+func holds(ranges []string, slot int) bool {
+	for _, r := range ranges {
+		first, last, ok := strings.Cut(r, "-")
+		if !ok {
+			last = first
+		}
+		low, err1 := strconv.Atoi(first)
+		high, err2 := strconv.Atoi(last)
+		if err1 == nil && err2 == nil && low <= slot && slot <= high {
+			return true
+		}
+	}
+	return false
+}
