@@ -282,10 +282,13 @@ func (d *Degraded) confirm(ctx context.Context, k affinity.Key, b Binding) (Bind
 	return b, nil
 }
 
-// offer restores one entry and returns the binding in force; if the store fails, what is known here.
+// offer restores one entry and returns the binding in force; if the store fails or has no room for it, what is known here.
 func (d *Degraded) offer(ctx context.Context, e Entry) (Binding, error) {
 	results, err := restore(ctx, d.store, []Entry{e})
-	if err != nil {
+	switch {
+	case errors.Is(err, ErrFull), err == nil && !results[0].Bound():
+		return e.Binding, nil
+	case err != nil:
 		return d.instead(ctx, e.Key, err)
 	}
 	return results[0], nil

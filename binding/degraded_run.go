@@ -144,7 +144,7 @@ func (d *Degraded) renewBatch(ctx context.Context, entries []Entry) error {
 	return d.store.Touch(ctx, renewals)
 }
 
-// offerBatch offers provisional bindings and forgets them: there is one in the store now.
+// offerBatch offers provisional bindings and forgets those whose keys are bound in the store now.
 func (d *Degraded) offerBatch(ctx context.Context, entries []Entry) error {
 	offered := make([]Version, len(entries))
 	for i := range entries {
@@ -153,7 +153,9 @@ func (d *Degraded) offerBatch(ctx context.Context, entries []Entry) error {
 	}
 	results, err := restore(ctx, d.store, entries)
 	for i := range results {
-		d.settle(ctx, entries[i].Key, offered[i])
+		if results[i].Bound() {
+			d.settle(ctx, entries[i].Key, offered[i])
+		}
 	}
 	return err
 }

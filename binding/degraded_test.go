@@ -605,3 +605,40 @@ func TestConcurrentSessionsGetTheirOwnBindingsThroughOutages(t *testing.T) {
 		group.Wait()
 	})
 }
+
+func TestAStoreThatIsFullWhenItIsBackMovesNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, binding.DegradedOptions{})
+		mustSwap(t, r.degraded, session("known"), unbound, pod1)
+		r.fail(refuses)
+		mustSwap(t, r.degraded, session("made-while-away"), unbound, pod2)
+		r.remote.empty()
+		r.remote.set(full)
+		time.Sleep(10 * time.Second)
+		for range 3 {
+			wantTarget(t, r.degraded, session("known"), pod1)
+			wantTarget(t, r.degraded, session("made-while-away"), pod2)
+		}
+		r.heal()
+		wantTarget(t, r.degraded, session("known"), pod1)
+		wantTarget(t, r.degraded, session("made-while-away"), pod2)
+	})
+}
+
+func TestARestoreThatIsBrokenOffForgetsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, binding.DegradedOptions{})
+		for i := range 10 {
+			mustSwap(t, r.degraded, session(fmt.Sprintf("s-%d", i)), unbound, pod1)
+		}
+		r.remote.before = func() {
+			r.remote.before = nil
+			r.remote.set(refuses)
+		}
+		r.remote.empty()
+		time.Sleep(10 * time.Second)
+		for i := range 10 {
+			wantTarget(t, r.degraded, session(fmt.Sprintf("s-%d", i)), pod1)
+		}
+	})
+}

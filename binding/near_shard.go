@@ -110,18 +110,16 @@ func (s *nearShard) learnStale(h uint64, k *affinity.Key, b Binding, m mark) {
 	}
 }
 
-// restored keeps the answer of the store that was offered what is known here: it is right even if it is older or nothing.
+// restored keeps the answer of the store that was offered what is known here: it is right even if it is older. If the store did not
+// take the offer, for want of room, the entry stays as known last: a full store is no reason to move a session.
 func (s *nearShard) restored(h uint64, k *affinity.Key, b Binding, m mark) {
 	s.mu.Lock()
 	defer s.unlock()
-	if *s.seq(h) != m.seq {
+	switch {
+	case *s.seq(h) != m.seq:
 		s.learnStale(h, k, b, m)
-		return
-	}
-	if b.Bound() {
+	case b.Bound():
 		s.fill(h, k, b, m, Life{})
-	} else if _, id := s.table.find(h, k); id != 0 {
-		s.drop(id)
 	}
 }
 

@@ -124,7 +124,8 @@ type Entry struct {
 
 // A Restorer takes back bindings that it may have lost: it writes each entry with its own version unless the key has a binding
 // of the same or a newer version. Provisional entries are written only where the key is not bound, with a new version.
-// The result has, for each entry, the binding in force afterwards.
+// The result has, for each entry in order, the binding in force afterwards: the zero Binding if there was no room for the entry or
+// its life was over. With an error the result ends before the first entry whose outcome is not known.
 type Restorer interface {
 	Restore(ctx context.Context, entries []Entry) ([]Binding, error)
 }
