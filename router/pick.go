@@ -26,7 +26,7 @@ type Pick struct {
 	session  held             // the session's place in the store or token
 	flow     held
 	decision affinity.Decision
-	token    tokenState
+	token    *tokenState   // nil unless the policy has tokens
 	spent    time.Duration // of the store timeout
 	unbound  bool          // nothing more can be remembered for this request
 	full     bool          // because the store takes no more bindings

@@ -18,7 +18,6 @@ const DefaultTokenCookie = "limpet"
 
 // tokenState is what a pick knows of the request's token.
 type tokenState struct {
-	use   bool        // the policy has tokens
 	sent  bool        // the client sent something in the token's place
 	claim token.Claim // of the session; sealed into the response if seal is set
 	seal  bool
@@ -26,9 +25,8 @@ type tokenState struct {
 
 // openToken reads the client's token. One that is missing, forged, foreign, expired or of another session is as no token.
 func (p *Pick) openToken() {
-	p.token.use = true
 	value := p.tokenValue()
-	p.token.sent = value != ""
+	p.token = &tokenState{sent: value != ""}
 	claim, err := token.Claim{}, token.ErrInvalid
 	scope := affinity.Scope{Service: p.req.Service, Tag: p.req.Tag, Kind: affinity.KindSession}
 	if p.token.sent && p.r.o.Tokens != nil {
@@ -98,7 +96,7 @@ func (p *Pick) sealNew(d *affinity.Decision) {
 
 // EditRequest changes the headers that go to the endpoint: a token is stripped unless the policy forwards it.
 func (p *Pick) EditRequest(h Header) {
-	if !p.token.use || !p.token.sent {
+	if p.token == nil || !p.token.sent {
 		return
 	}
 	if t := p.req.Policy.Session.Token; t != nil && t.Forward {
@@ -136,7 +134,7 @@ func withoutCookie(line, name string) string {
 
 // EditResponse changes the headers that go to the client: a token that is missing, wrong or old is sent anew.
 func (p *Pick) EditResponse(h Header) {
-	if !p.token.use || !p.token.seal || p.r.o.Tokens == nil {
+	if p.token == nil || !p.token.seal || p.r.o.Tokens == nil {
 		return
 	}
 	now, c := time.Now(), p.token.claim
