@@ -55,10 +55,11 @@ type Degraded struct {
 	away     atomic.Bool
 	opened   chan struct{} // has an element after the breaker opened
 
-	mu      sync.Mutex // orders changes of the state
-	since   time.Time
-	cause   error
-	deleted map[affinity.Key]Version // what was deleted while a batch is being restored, else nil
+	mu       sync.Mutex // orders changes of the state
+	since    time.Time
+	cause    error
+	deleted  map[affinity.Key]Version // what was deleted while a batch is being restored, else nil
+	replaced map[affinity.Key]Version // what a provisional binding took the place of, since that was gone
 }
 
 // NewDegraded returns a Degraded in front of store, which should be a Near: any other store knows nothing while it is away. The
@@ -253,33 +254,77 @@ func (d *Degraded) swapHere(ctx context.Context, k affinity.Key, old Version, t 
 		if !last.Until.IsZero() {
 			life.Until = last.Until
 		}
+		defer d.note(k, old)
 		old = Version{}
 	}
 	b, err := d.local.Swap(ctx, k, old, t, life)
 	return d.mark(b), err
 }
 
+// note remembers which version the provisional binding of k takes the place of: if the store still has that one when it is back,
+// nobody else moved the session, and the provisional binding is its successor rather than a rival.
+func (d *Degraded) note(k affinity.Key, v Version) {
+	if v.IsZero() {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.replaced == nil {
+		d.replaced = map[affinity.Key]Version{}
+	}
+	if len(d.replaced) < d.options.Provisional {
+		d.replaced[k] = v
+	}
+}
+
+// predecessor returns the version that the provisional binding of k took the place of, zero if none.
+func (d *Degraded) predecessor(k affinity.Key) Version {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.replaced[k]
+}
+
 // confirm completes an answer of the store: what is known here and newer is offered first, then what was made here while the
 // store was away. It returns the binding in force. While b is in force the store's failure to take an offer does no harm.
 func (d *Degraded) confirm(ctx context.Context, k affinity.Key, b Binding) (Binding, error) {
+	var err error
 	if d.near != nil {
 		h := hash(&k)
 		if e, ok := d.near.shard(h).lost(h, &k); ok && e.Binding.Version.Compare(b.Version) > 0 {
-			return d.offer(ctx, e)
+			if b, err = d.offer(ctx, e); err != nil {
+				return b, err
+			}
 		}
 	}
 	p, ok := d.provisional(k)
-	if !ok {
+	if !ok || b.Provisional {
 		return b, nil
 	}
-	if !b.Bound() {
-		var err error
-		if b, err = d.offer(ctx, d.asEntry(k, p)); err != nil || b.Provisional {
+	if !b.Bound() || b.Version == d.predecessor(k) {
+		if b, err = d.succeed(ctx, d.asEntry(k, p), b.Version); err != nil || b.Provisional {
 			return b, err
 		}
 	}
 	d.yield(ctx, k)
 	return b, nil
+}
+
+// succeed puts a provisional binding in the place of version old, or binds k if old is zero, and returns the binding in force; if
+// the store fails or has no room, the provisional one.
+func (d *Degraded) succeed(ctx context.Context, e Entry, old Version) (Binding, error) {
+	if old.IsZero() {
+		return d.offer(ctx, e)
+	}
+	b, err := d.store.Swap(ctx, e.Key, old, e.Binding.Target, e.Life)
+	switch {
+	case err == nil, errors.Is(err, ErrConflict) && b.Bound():
+		return b, nil
+	case errors.Is(err, ErrConflict): // the store lost it just now
+		return d.offer(ctx, e)
+	case errors.Is(err, ErrFull):
+		return e.Binding, nil
+	}
+	return d.instead(ctx, e.Key, err)
 }
 
 // offer restores one entry and returns the binding in force; if the store fails or has no room for it, what is known here.
@@ -303,6 +348,6 @@ func (d *Degraded) asEntry(k affinity.Key, p Binding) Entry {
 // yield forgets the provisional binding of k: the store has one.
 func (d *Degraded) yield(ctx context.Context, k affinity.Key) {
 	if d.local.count.Load() > 0 {
-		_ = d.local.Delete(ctx, k, Version{}) // Memory's Delete returns no error
+		d.settle(ctx, k, Version{})
 	}
 }

@@ -146,15 +146,27 @@ func (d *Degraded) renewBatch(ctx context.Context, entries []Entry) error {
 
 // offerBatch offers provisional bindings and forgets those whose keys are bound in the store now.
 func (d *Degraded) offerBatch(ctx context.Context, entries []Entry) error {
-	offered := make([]Version, len(entries))
-	for i := range entries {
-		offered[i] = entries[i].Binding.Version
-		entries[i].Binding = d.mark(entries[i].Binding)
+	created := make([]Entry, 0, len(entries))
+	offered := make([]Version, 0, len(entries))
+	for _, e := range entries {
+		v, old := e.Binding.Version, d.predecessor(e.Key)
+		e.Binding = d.mark(e.Binding)
+		if old.IsZero() {
+			created, offered = append(created, e), append(offered, v)
+			continue
+		}
+		b, err := d.succeed(ctx, e, old)
+		if err != nil {
+			return err
+		}
+		if !b.Provisional {
+			d.settle(ctx, e.Key, v)
+		}
 	}
-	results, err := restore(ctx, d.store, entries)
+	results, err := restore(ctx, d.store, created)
 	for i := range results {
 		if results[i].Bound() {
-			d.settle(ctx, entries[i].Key, offered[i])
+			d.settle(ctx, created[i].Key, offered[i])
 		}
 	}
 	return err
@@ -163,4 +175,10 @@ func (d *Degraded) offerBatch(ctx context.Context, entries []Entry) error {
 // settle forgets a provisional binding that was offered, unless it was made anew meanwhile.
 func (d *Degraded) settle(ctx context.Context, k affinity.Key, v Version) {
 	_ = d.local.Delete(ctx, k, v) // Memory's Delete returns no error
+	if _, again := d.local.Peek(k); again {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.replaced, k)
 }

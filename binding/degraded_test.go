@@ -642,3 +642,48 @@ func TestARestoreThatIsBrokenOffForgetsNothing(t *testing.T) {
 		}
 	})
 }
+
+func TestASessionThatMovedWhileTheStoreWasAwayStaysWhereItMoved(t *testing.T) {
+	for _, emptied := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t, binding.DegradedOptions{})
+			for i := range 20 {
+				mustSwap(t, r.degraded, session(fmt.Sprintf("s-%d", i)), unbound, pod1)
+			}
+			r.fail(refuses)
+			for i := range 20 { // pod1 is gone
+				k := session(fmt.Sprintf("s-%d", i))
+				mustSwap(t, r.degraded, k, wantTarget(t, r.degraded, k, pod1).Version, pod2)
+			}
+			if emptied {
+				r.remote.empty()
+			}
+			r.remote.set(works)
+			for r.degraded.State().Open {
+				time.Sleep(time.Millisecond)
+			}
+			wantTarget(t, r.degraded, session("s-0"), pod2) // before the bulk restore
+			r.heal()
+			for i := range 20 {
+				wantTarget(t, r.degraded, session(fmt.Sprintf("s-%d", i)), pod2)
+				wantTarget(t, r.other, session(fmt.Sprintf("s-%d", i)), pod2)
+			}
+			if n := r.degraded.State().Provisional; n != 0 {
+				t.Errorf("State().Provisional afterwards = %d, want 0", n)
+			}
+		})
+	}
+}
+
+func TestAMoveOfAnotherGatewayGoesBeforeOneMadeWhileTheStoreWasAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, binding.DegradedOptions{})
+		made := mustSwap(t, r.degraded, session("s-1"), unbound, pod1)
+		r.fail(refuses)
+		mustSwap(t, r.degraded, session("s-1"), made.Version, pod2)
+		r.remote.set(works)
+		mustSwap(t, r.other, session("s-1"), made.Version, pod3)
+		r.heal()
+		wantTarget(t, r.degraded, session("s-1"), pod3)
+	})
+}

@@ -149,7 +149,9 @@ func (s *observedStore) Get(ctx context.Context, k affinity.Key) (binding.Bindin
 	return b, err
 }
 
-func (s *observedStore) Swap(ctx context.Context, k affinity.Key, old binding.Version, t affinity.Target, life binding.Life) (binding.Binding, error) {
+func (s *observedStore) Swap(
+	ctx context.Context, k affinity.Key, old binding.Version, t affinity.Target, life binding.Life,
+) (binding.Binding, error) {
 	ctx, span, begin := s.swap.begin(ctx)
 	b, err := s.store.Swap(ctx, k, old, t, life)
 	s.swap.end(span, begin, err)

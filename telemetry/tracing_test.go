@@ -59,8 +59,8 @@ func TestARequestsSpansHangTogether(t *testing.T) {
 			t.Errorf("span %s is of trace %s, want the client's", s.Name, got)
 		}
 		for _, a := range s.Attributes {
-			if strings.Contains(a.Value.Emit(), "secret") {
-				t.Errorf("span %s has %s=%s, which is the client's", s.Name, a.Key, a.Value.Emit())
+			if strings.Contains(a.Value.String(), "secret") {
+				t.Errorf("span %s has %s=%s, which is the client's", s.Name, a.Key, a.Value.String())
 			}
 		}
 	}

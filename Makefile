@@ -1,0 +1,76 @@
+# Targets with a text after ## are listed by "make help".
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+GO    ?= go
+# The tools have a module of their own, so that their dependencies are not Limpet's; a workspace does not take -modfile.
+TOOL  := GOWORK=off $(GO) tool -modfile=tools/go.mod
+FUZZ_TIME ?= 10s
+SOAK_FLAGS ?=
+BENCH_FLAGS ?=
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Build limpet and the counter into bin/
+	$(GO) build -o bin/ ./cmd/... ./examples/...
+
+.PHONY: check
+check: ## Look for what tools can see: format, vet, staticcheck, layers, documentation
+	@out=$$($(TOOL) gofumpt -l $$(git ls-files --cached --others --exclude-standard '*.go')); \
+	if [ -n "$$out" ]; then echo "not formatted; run make format:"; echo "$$out"; exit 1; fi
+	$(GO) vet ./...
+	$(TOOL) staticcheck ./...
+	$(GO) test -count=1 .
+
+.PHONY: format
+format: ## Format every Go file
+	$(TOOL) gofumpt -w $$(git ls-files --cached --others --exclude-standard '*.go')
+
+.PHONY: test
+test: redis-server ## Run the tests of all packages, with the race detector
+	$(GO) test -race ./...
+
+.PHONY: test-long
+test-long: redis-server ## Run the tests that take longer as well
+	LIMPET_LONG=1 $(GO) test -count=1 -timeout 30m ./...
+
+.PHONY: fuzz
+fuzz: ## Run each fuzz test for FUZZ_TIME (10s)
+	@grep -rl --include='*_test.go' '^func Fuzz' . | sort | while read -r file; do \
+		for name in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' "$$file"); do \
+			echo "$$name in $$(dirname "$$file")"; \
+			$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZ_TIME) "$$(dirname "$$file")"; \
+		done; \
+	done
+
+.PHONY: bench
+bench: redis-server ## Measure what stickiness costs, into bench.txt
+	$(GO) run ./test/bench --out bench.txt $(BENCH_FLAGS)
+
+.PHONY: soak
+soak: redis-server ## Drive real gateways for a million requests through everything that happens to them
+	$(GO) run ./test/soak $(SOAK_FLAGS)
+
+.PHONY: soak-short
+soak-short: redis-server ## The same for half a minute, and that the checker notices when affinity is off
+	LIMPET_SOAK=1 $(GO) test -count=1 -v -run 'TestSessionsSurvive|TestTheCheckerNotices' ./test/soak
+
+.PHONY: demo
+demo: ## Run the demonstration
+	$(GO) run ./cmd/limpet demo
+
+# Tests of the shared store run a real server: Redis or Valkey.
+.PHONY: redis-server
+redis-server:
+	@if command -v redis-server >/dev/null; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "installing redis-server"; \
+		apt-get update -q && DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -qy --no-install-recommends redis-server; \
+	else \
+		echo "redis-server is missing. On Debian: sudo apt-get install redis-server" >&2; exit 1; \
+	fi

@@ -1,0 +1,298 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A subject is a gateway under measurement.
+type subject struct {
+	name     string
+	affinity string // in the configuration; of limpet only
+	store    string
+	address  string
+	pid      int
+	cpu      []float64 // microseconds of processor time for each request, by round
+	rate     []float64 // requests per second, by round
+}
+
+// subjects returns what is compared. The first is the standard library's proxy, the second limpet without affinity.
+func subjects() []*subject {
+	return []*subject{
+		{name: "bare"},
+		{name: "off"},
+		{name: "memory", affinity: "session: {from: [{header: K-Session}]}"},
+		{name: "redis", affinity: "session: {from: [{header: K-Session}]}", store: "redis"},
+		{name: "hash", affinity: "session: {from: [{header: K-Session}], mode: hash}"},
+		{name: "token", affinity: "session: {mode: token}"},
+	}
+}
+
+// A bench is the processes of a measurement.
+type bench struct {
+	o        *options
+	dir      string
+	self     string
+	taskset  string // "" if there is none, or one processor only
+	to       string // the replicas
+	redis    string
+	children []*exec.Cmd
+}
+
+// measure runs all rounds and prints the figures.
+func measure(ctx context.Context, o *options, out io.Writer) error {
+	// The kernel ends a child with the thread that started it, so this goroutine, which starts all, keeps its own.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	b := &bench{o: o}
+	defer b.close()
+	all := subjects()
+	if err := b.start(ctx, all); err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "seed %d, %d rounds of %d requests over %d connections, %d sessions, %s, %d processors\n",
+		o.seed, o.rounds, o.requests, o.conns, o.sessions, runtime.Version(), runtime.NumCPU())
+	if b.taskset != "" {
+		fmt.Fprintln(out, "pinned: gateways to processor 0, load, replicas and Redis to processor 1")
+	} else {
+		fmt.Fprintln(out, "not pinned: taskset is missing, or there is one processor")
+	}
+	rng := rand.New(rand.NewPCG(o.seed, 1))
+	for round := range o.rounds + 1 { // the first warms connections, caches and bindings, and does not count
+		order := rng.Perm(len(all))
+		for _, i := range order {
+			if err := b.round(ctx, all[i], round > 0); err != nil {
+				return fmt.Errorf("round %d of %s: %w", round, all[i].name, err)
+			}
+		}
+		fmt.Fprintf(os.Stderr, "round %d of %d\n", round, o.rounds)
+	}
+	report(out, rng, all)
+	return nil
+}
+
+// round lets one subject serve the load once.
+func (b *bench) round(ctx context.Context, s *subject, counts bool) error {
+	before, err := cpuTime(s.pid)
+	if err != nil {
+		return err
+	}
+	cmd := b.command(ctx, "1", b.self, "load", "--to", s.address, "--requests", fmt.Sprint(b.o.requests),
+		"--connections", fmt.Sprint(b.o.conns), "--sessions", fmt.Sprint(b.o.sessions))
+	cmd.Stderr = os.Stderr
+	text, err := cmd.Output()
+	if err != nil {
+		return err
+	}
+	after, err := cpuTime(s.pid)
+	if err != nil {
+		return err
+	}
+	var r served
+	if err := json.Unmarshal(text, &r); err != nil {
+		return err
+	}
+	if counts {
+		s.cpu = append(s.cpu, float64((after-before).Nanoseconds())/1e3/float64(r.Requests))
+		s.rate = append(s.rate, float64(r.Requests)/r.Seconds)
+	}
+	return nil
+}
+
+// cpuTime returns the user and system time of a process, in nanoseconds where /proc counts in hundredths of a second: the clock
+// id of a process is made from its pid as clock_getcpuclockid(3) does.
+func cpuTime(pid int) (time.Duration, error) {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(int32(^pid<<3|2), &ts); err != nil {
+		return 0, fmt.Errorf("reading the processor time of process %d: %w", pid, err)
+	}
+	return time.Duration(ts.Nano()), nil
+}
+
+// command makes a command that is pinned to a processor and dies with this process.
+func (b *bench) command(ctx context.Context, processor, name string, args ...string) *exec.Cmd {
+	if b.taskset != "" {
+		name, args = b.taskset, append([]string{"-c", processor, name}, args...)
+	}
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	return cmd
+}
+
+func (b *bench) start(ctx context.Context, all []*subject) (err error) {
+	if b.dir, err = os.MkdirTemp("", "limpet-bench-"); err != nil {
+		return err
+	}
+	if b.self, err = os.Executable(); err != nil {
+		return err
+	}
+	if runtime.NumCPU() > 1 {
+		b.taskset, _ = exec.LookPath("taskset") // without it nothing is pinned, which is printed
+	}
+	if b.o.limpet == "" {
+		b.o.limpet = filepath.Join(b.dir, "limpet")
+		const pkg = "github.com/limpet-project/limpet/cmd/limpet"
+		if text, err := exec.CommandContext(ctx, "go", "build", "-o", b.o.limpet, pkg).CombinedOutput(); err != nil {
+			return errors.Join(fmt.Errorf("building limpet: %w", err), errors.New(string(text)))
+		}
+	}
+	if _, b.to, err = b.part(ctx, "1", "upstream"); err != nil {
+		return err
+	}
+	if err := b.startRedis(ctx); err != nil {
+		return err
+	}
+	for _, s := range all {
+		if s.name == "bare" {
+			s.pid, s.address, err = b.part(ctx, "0", "bare", "--to", b.to)
+		} else {
+			err = b.startLimpet(ctx, s)
+		}
+		if err != nil {
+			return fmt.Errorf("starting %s: %w", s.name, err)
+		}
+	}
+	return nil
+}
+
+// part starts this binary in another part and returns its process and the line that it prints first.
+func (b *bench) part(ctx context.Context, processor string, args ...string) (pid int, line string, err error) {
+	cmd := b.command(ctx, processor, b.self, args...)
+	cmd.Stderr = os.Stderr
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return 0, "", err
+	}
+	if err := cmd.Start(); err != nil {
+		return 0, "", err
+	}
+	b.children = append(b.children, cmd)
+	line, err = bufio.NewReader(stdout).ReadString('\n')
+	return cmd.Process.Pid, strings.TrimSpace(line), err
+}
+
+func (b *bench) startRedis(ctx context.Context) error {
+	var err error
+	if b.redis, err = freeAddress(); err != nil {
+		return err
+	}
+	_, port, _ := strings.Cut(b.redis, ":")
+	cmd := b.command(ctx, "1", b.o.redis, "--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", b.dir)
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("starting Redis: %w", err)
+	}
+	b.children = append(b.children, cmd)
+	return nil // nobody waits for it: gateways start without their store, and the first round does not count
+}
+
+func (b *bench) startLimpet(ctx context.Context, s *subject) error {
+	admin, err := freeAddress()
+	if err != nil {
+		return err
+	}
+	if s.address, err = freeAddress(); err != nil {
+		return err
+	}
+	config := filepath.Join(b.dir, s.name+".yaml")
+	if err := os.WriteFile(config, []byte(b.configuration(s, admin)), 0o600); err != nil {
+		return err
+	}
+	if s.store != "" {
+		digest := filepath.Join(b.dir, s.name+".digest")
+		if text, err := exec.CommandContext(ctx, b.o.limpet, "keys", "digest", digest).CombinedOutput(); err != nil {
+			return errors.Join(err, errors.New(string(text)))
+		}
+	}
+	cmd := b.command(ctx, "0", b.o.limpet, "serve", "--config", config, "--state", filepath.Join(b.dir, s.name))
+	log, err := os.Create(filepath.Join(b.dir, s.name+".log"))
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	b.children = append(b.children, cmd)
+	s.pid = cmd.Process.Pid
+	return ready(ctx, "http://"+admin+"/readyz", log.Name())
+}
+
+// configuration writes the same service for every subject, but for how it sticks.
+func (b *bench) configuration(s *subject, admin string) string {
+	var c strings.Builder
+	fmt.Fprintf(&c, "listeners: [{name: web, address: %q}]\nadmin: {address: %q}\naccessLog: {file: \"off\"}\n", s.address, admin)
+	if s.store != "" {
+		fmt.Fprintf(&c, "store: {redis: {addresses: [%q]}}\nsecrets: {digestFile: %q}\n", b.redis, filepath.Join(b.dir, s.name+".digest"))
+	}
+	c.WriteString("routes: [{service: bench}]\nservices:\n- name: bench\n")
+	if s.affinity != "" {
+		fmt.Fprintf(&c, "  affinity: {%s}\n", s.affinity)
+	}
+	c.WriteString("  revisions:\n  - name: demo-00001\n    endpoints:\n")
+	for i, address := range strings.Split(b.to, ",") {
+		fmt.Fprintf(&c, "    - {name: demo-00001-%d, address: %q}\n", i, address)
+	}
+	return c.String()
+}
+
+// ready polls until the gateway says that it is.
+func ready(ctx context.Context, url, log string) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	client := &http.Client{Timeout: time.Second}
+	defer client.CloseIdleConnections()
+	for {
+		if resp, err := client.Get(url); err == nil {
+			resp.Body.Close()
+			if resp.StatusCode == http.StatusOK {
+				return nil
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			text, _ := os.ReadFile(log) // only to explain the error
+			return fmt.Errorf("%s: %w: %s", url, ctx.Err(), text)
+		}
+	}
+}
+
+// freeAddress returns a loopback address that was free a moment ago.
+func freeAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer l.Close()
+	return l.Addr().String(), nil
+}
+
+// close ends every process and removes the directory.
+func (b *bench) close() {
+	for _, c := range b.children {
+		_ = c.Process.Kill() // fails only if it has ended
+		_ = c.Wait()         // it was killed
+	}
+	if b.dir != "" {
+		_ = os.RemoveAll(b.dir) // what is left is in the temporary directory
+	}
+}
