@@ -74,6 +74,9 @@ func (t *Table) addRevision(s *service, spec Revision, since time.Time) {
 	r := &revision{pool: t.pool(RevisionName{s.name.Namespace, spec.Name})}
 	r.update(spec, since)
 	r.since = since
+	if r.state == affinity.RevisionActive && !r.valid() {
+		r.since = time.Time{} // it was never valid here, so it has not stopped to be
+	}
 	s.revisions[spec.Name] = r
 	r.pool.users[s] = r
 	t.markPool(r.pool)

@@ -52,6 +52,7 @@ type member struct {
 	order *Drain // the operator's order in force
 
 	settled bool // state was computed once
+	served  bool // was open once
 	state   affinity.EndpointState
 	cause   Cause
 	since   time.Time
@@ -106,6 +107,7 @@ func (m *member) settle(now time.Time) bool {
 		m.since = now
 	}
 	m.settled, m.state, m.cause = true, state, cause
+	m.served = m.served || m.open()
 	return changed
 }
 
@@ -114,11 +116,16 @@ func (m *member) open() bool {
 	return m.state == affinity.EndpointReady || m.state == affinity.EndpointDraining
 }
 
-// endpoint returns the member as a snapshot shows it.
+// endpoint returns the member as a snapshot shows it. One that was never ready here has not stopped to be: another gateway, which
+// knew of it or probed it earlier, may have bound sessions to it, and they are no reason to think that it is gone.
 func (m *member) endpoint() affinity.Endpoint {
 	_, until := m.draining()
+	since := m.since
+	if m.state == affinity.EndpointDown && !m.served {
+		since = time.Time{}
+	}
 	return affinity.Endpoint{
-		Name: m.spec.Name, Address: m.spec.Address, State: m.state, Since: m.since,
+		Name: m.spec.Name, Address: m.spec.Address, State: m.state, Since: since,
 		Until: until, Limit: m.spec.Limit, Slot: m.slot,
 	}
 }

@@ -426,3 +426,32 @@ func TestStatusTellsStatesCausesAndCounters(t *testing.T) {
 		}
 	})
 }
+
+func TestWhatWasNeverReadyHereHasNotStoppedToBe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		table := NewTable(Options{})
+		table.SetServices([]Service{{Name: demo, Revisions: []Revision{{Name: "demo-00001", Weight: 1}}}})
+		table.SetMembers(demo1, []Member{{Name: "demo-00001-a", Address: "10.0.0.1:80"}})
+		table.SetSynced()
+		time.Sleep(time.Hour)
+		table.SetMembers(demo1, []Member{
+			{Name: "demo-00001-a", Address: "10.0.0.1:80"}, {Name: "demo-00001-b", Address: "10.0.0.2:80", NotReady: true},
+		})
+		if e := table.Snapshot(demo).Revision("demo-00001").Pool.Endpoint("demo-00001-b"); !e.Since.IsZero() {
+			t.Errorf("Since of an endpoint that appeared not ready = %v, want unknown: a gateway that saw it ready may have bound to it", e.Since)
+		}
+		table.SetServices([]Service{{Name: demo, Revisions: []Revision{{Name: "demo-00001", Weight: 1}, {Name: "demo-00002"}}}})
+		if r := table.Snapshot(demo).Revision("demo-00002"); !r.Since.IsZero() {
+			t.Errorf("Since of a revision that appeared with weight 0 = %v, want unknown", r.Since)
+		}
+		time.Sleep(time.Minute)
+		table.SetMembers(demo1, []Member{{Name: "demo-00001-a", Address: "10.0.0.1:80"}, {Name: "demo-00001-b", Address: "10.0.0.2:80"}})
+		time.Sleep(time.Minute)
+		table.SetMembers(demo1, []Member{
+			{Name: "demo-00001-a", Address: "10.0.0.1:80"}, {Name: "demo-00001-b", Address: "10.0.0.2:80", NotReady: true},
+		})
+		if e := table.Snapshot(demo).Revision("demo-00001").Pool.Endpoint("demo-00001-b"); !e.Since.Equal(time.Now()) {
+			t.Errorf("Since of an endpoint that stopped to be ready = %v, want %v", e.Since, time.Now())
+		}
+	})
+}
