@@ -107,7 +107,7 @@ func Decide(p *Policy, s *Snapshot, r Request) (Decision, error) {
 		return Decision{}, ErrNoRevision
 	}
 	c := choice{policy: p, snapshot: s, request: &r}
-	if r.Tag != "" && !c.tagListed() {
+	if r.Tag != "" && !s.HasTag(r.Tag) {
 		return Decision{}, ErrUnknownTag
 	}
 	session := c.session()

@@ -38,6 +38,14 @@ func (s *Snapshot) Revision(name string) *Revision {
 	return &s.Revisions[i]
 }
 
+// HasTag reports whether a revision that exists carries the tag, be it valid or not. For a tag that none carries [Decide] returns
+// [ErrUnknownTag].
+func (s *Snapshot) HasTag(tag string) bool {
+	return slices.ContainsFunc(s.Revisions, func(r Revision) bool {
+		return r.State != RevisionRemoved && slices.Contains(r.Tags, tag)
+	})
+}
+
 // A RevisionState says whether a revision may be chosen at all.
 type RevisionState uint8
 

@@ -144,14 +144,3 @@ func (c choice) settled(m *Memory) time.Time {
 func (c choice) avoids(name string) bool {
 	return len(c.request.Avoid) > 0 && slices.Contains(c.request.Avoid, name)
 }
-
-// tagListed reports whether a revision that exists carries the addressed tag, be it valid or not.
-func (c choice) tagListed() bool {
-	for i := range c.snapshot.Revisions {
-		r := &c.snapshot.Revisions[i]
-		if r.State != RevisionRemoved && slices.Contains(r.Tags, c.request.Tag) {
-			return true
-		}
-	}
-	return false
-}

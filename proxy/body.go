@@ -137,7 +137,9 @@ func (b *clientBody) took(p []byte, err error) (int, error) {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		err = errBodyEnded
 	}
-	b.err = err
+	if b.err = err; err == io.EOF {
+		cleanTrailer(b.x.r.Trailer, b.x.trusted) // it has come with the last byte
+	}
 	if b.keeping {
 		if b.keeping = len(b.kept)+len(p) <= replayBytes; b.keeping {
 			b.kept = append(b.kept, p...)

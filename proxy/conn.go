@@ -98,11 +98,12 @@ func (e streamError) Error() string { return "HTTP/2 stream error" }
 const refusedStream = 0x7
 
 // The texts of errors that net/http does not export: the stream lies above a GOAWAY's last one, or was never opened; the
-// connection was closed while idle, or after a GOAWAY.
+// connection was closed while idle, or after a GOAWAY; the head of a request is larger than the endpoint said it takes.
 const (
 	closedIdleText     = "http: server closed idle connection"
 	goneAwayText       = "http2: server sent GOAWAY and closed the connection"
 	goAwayText         = "http2: Transport received Server's graceful shutdown GOAWAY"
 	unusableText       = "http2: client conn not usable"
 	notEstablishedText = "http2: client conn could not be established"
+	headTooLargeText   = "http2: request header list larger than peer's advertised limit"
 )

@@ -157,7 +157,9 @@ func (x *exchange) reason(err error) error {
 func (x *exchange) fail(err error) {
 	a := answerTo(err)
 	x.seen.Cause, x.seen.Err = a.cause, err
-	x.outcome = a.outcome
+	if x.outcome = a.outcome; x.watch.client.Load() {
+		x.outcome = endpoint.OutcomeUnknown // the endpoint had nothing to answer yet
+	}
 	if x.began || a.status == StatusClientGone {
 		if x.seen.Status == 0 {
 			x.seen.Status = a.status

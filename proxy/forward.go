@@ -152,6 +152,9 @@ func (x *exchange) failed(err error) error {
 			return &bodyError{reading}
 		}
 	}
+	if err.Error() == headTooLargeText {
+		return errHeaderSize
+	}
 	return &protocolError{err}
 }
 
@@ -170,6 +173,7 @@ func (x *exchange) outgoing(ctx context.Context) (*http.Request, error) {
 		}
 		h["Connection"], h["Upgrade"] = []string{"Upgrade"}, []string{protocol}
 	}
+	cleanTrailer(r.Trailer, x.trusted)
 	x.pick.EditRequest(h)
 	if x.gateway.observer != nil {
 		x.gateway.observer.Forward(x.ctx, h)

@@ -4,7 +4,10 @@ import (
 	"net/http"
 	"net/netip"
 	"net/textproto"
+	"slices"
 	"strings"
+
+	"golang.org/x/net/http/httpguts"
 )
 
 // hopByHop reports whether a header, by its canonical name, belongs to one connection (RFC 9110, 7.6.1).
@@ -29,6 +32,17 @@ func internal(name string) bool {
 // forwarding reports whether a header says who the client is.
 func forwarding(name string) bool {
 	return name == "Forwarded" || strings.HasPrefix(name, "X-Forwarded-")
+}
+
+// cleanTrailer takes out of a request's trailer what outgoing takes out of its header, and what is no field. net/http checks neither
+// the names that a client announces nor the values that follow.
+func cleanTrailer(trailer http.Header, trusted bool) {
+	for name, values := range trailer {
+		if hopByHop(name) || internal(name) || !trusted && forwarding(name) || !httpguts.ValidHeaderFieldName(name) ||
+			slices.ContainsFunc(values, func(v string) bool { return !httpguts.ValidHeaderFieldValue(v) }) {
+			delete(trailer, name)
+		}
+	}
 }
 
 // emptyUserAgent keeps a transport from naming itself.

@@ -77,9 +77,10 @@ func (l *Listener) prepare(log *slog.Logger) {
 		l.limits = l.Limits.withDefaults()
 		l.quiet = make(chan struct{}, 1)
 		l.server = &http.Server{
-			Handler:           http.HandlerFunc(l.handle),
-			ReadHeaderTimeout: l.limits.ReadHeaderTimeout,
-			IdleTimeout:       l.limits.IdleTimeout,
+			Handler:                      http.HandlerFunc(l.handle),
+			DisableGeneralOptionsHandler: true, // it is a request like others
+			ReadHeaderTimeout:            l.limits.ReadHeaderTimeout,
+			IdleTimeout:                  l.limits.IdleTimeout,
 			// The gateway refuses larger heads itself, and says so. This is where net/http cuts them off unread.
 			MaxHeaderBytes: 2 * l.limits.MaxHeaderBytes,
 			Protocols:      new(http.Protocols),

@@ -18,6 +18,7 @@ type pool struct {
 	shared  []*conn // HTTP/2
 	making  *making // the shared connection that is being made, nil for none
 	single  bool    // the endpoint was seen to speak HTTP/1.1
+	reached bool    // there was a connection once
 	sweeper *time.Timer
 	closed  bool // connections that come back are closed
 }
@@ -104,10 +105,25 @@ func (p *pool) dialOwn(ctx context.Context, http1Only bool) (*conn, error) {
 // dial makes a connection that comes back to p.
 func (p *pool) dial(ctx context.Context, http1Only bool) (*conn, error) {
 	c, err := p.upstream.dial(ctx, p.key, http1Only)
-	if err == nil {
-		c.pool = p
+	if err != nil {
+		p.unreached()
+		return nil, err
 	}
-	return c, err
+	c.pool = p
+	p.mu.Lock()
+	p.reached = true
+	p.mu.Unlock()
+	return c, nil
+}
+
+// unreached forgets p if there never was a connection: with TLS its name may be the Host of any client.
+func (p *pool) unreached() {
+	p.mu.Lock()
+	never := !p.reached
+	p.mu.Unlock()
+	if never {
+		p.upstream.drop(p)
+	}
 }
 
 // join waits until the connection that is being made is there; it has one made if there is none. The connection is not bound
@@ -145,7 +161,10 @@ func (p *pool) make(m *making) {
 		p.single = true
 	}
 	p.mu.Unlock()
-	if err == nil && !c.h2 {
+	switch {
+	case err != nil:
+		p.unreached()
+	case !c.h2:
 		p.release(c)
 	}
 	close(m.done)

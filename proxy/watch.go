@@ -29,6 +29,7 @@ type watch struct {
 	reading atomic.Int64 // since when a read of the client waits, 0 for none
 	writing atomic.Int64 // since when a write to the client waits, 0 for none
 	stream  atomic.Bool  // not cut by the request timeout
+	client  atomic.Bool  // a limit was exceeded while the client was waited for
 
 	mu     sync.Mutex
 	limits waits
@@ -137,6 +138,7 @@ func (w *watch) look() {
 		w.timer.Reset(next)
 		return
 	}
+	w.client.Store(w.reading.Load() > 0)
 	w.cancel(err)
 	if w.hangUp != nil {
 		w.hangUp()

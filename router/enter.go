@@ -34,7 +34,7 @@ func (p *Pick) spill(ctx context.Context) error {
 	}
 	once := p.decide
 	once.Avoid = append([]string(nil), p.decide.Avoid...)
-	once.SessionMemory = affinity.Memory{}
+	once.SessionMemory = affinity.Memory{Target: p.decision.Target, Made: once.Now}
 	once.FlowMemory = affinity.Memory{Target: affinity.Target{Revision: p.decision.Target.Revision}, Made: once.Now}
 	for {
 		once.Avoid = append(once.Avoid, p.decision.Target.Endpoint)

@@ -53,6 +53,9 @@ func (r *Router) Pick(ctx context.Context, req *Request) (*Pick, error) {
 	p.decide.Loads = r.o.Endpoints
 	p.decide.Random = rand.Uint64()
 	p.decide.Tag = req.Tag
+	if err := r.checkTag(req); err != nil {
+		return nil, err
+	}
 	if err := p.identify(); err != nil {
 		return nil, err
 	}
@@ -62,6 +65,22 @@ func (r *Router) Pick(ctx context.Context, req *Request) (*Pick, error) {
 	}
 	p.renewStart()
 	return p, nil
+}
+
+// checkTag refuses a tag that no revision carries before a key is made of it: the value of a tag header is the client's to choose,
+// and neither the store nor a cache shall remember names of its choice.
+func (r *Router) checkTag(req *Request) error {
+	if req.Tag == "" {
+		return nil
+	}
+	snap := r.o.Endpoints.Snapshot(req.Service)
+	switch {
+	case snap == nil:
+		return ErrUnknownService
+	case !snap.HasTag(req.Tag):
+		return affinity.ErrUnknownTag
+	}
+	return nil
 }
 
 // noAffinity is the policy of a route without one; it is never written.

@@ -21,12 +21,13 @@ type tokenState struct {
 	sent  bool        // the client sent something in the token's place
 	claim token.Claim // of the session; sealed into the response if seal is set
 	seal  bool
+	other bool // what the client sent is the token of the default traffic, which a tag's must not replace
 }
 
 // openToken reads the client's token. One that is missing, forged, foreign, expired or of another session is as no token.
 func (p *Pick) openToken() {
-	value := p.tokenValue()
-	p.token = &tokenState{sent: value != ""}
+	value, sent := p.tokenValue()
+	p.token = &tokenState{sent: sent}
 	claim, err := token.Claim{}, token.ErrInvalid
 	scope := affinity.Scope{Service: p.req.Service, Tag: p.req.Tag, Kind: affinity.KindSession}
 	if p.token.sent && p.r.o.Tokens != nil {
@@ -39,6 +40,7 @@ func (p *Pick) openToken() {
 		if !named {
 			rand.Read(claim.Session[:]) // never fails
 		}
+		p.token.other = p.opensAsDefault(value)
 	}
 	claim.Scope = scope
 	p.decide.Session = affinity.Key{Scope: scope, Digest: claim.Session}
@@ -53,23 +55,34 @@ func (p *Pick) openToken() {
 	}
 }
 
-// tokenValue returns what the request carries in the token's place.
-func (p *Pick) tokenValue() string {
+// opensAsDefault reports whether a request that addresses a tag carries the token of the default traffic. A client has one place
+// for both.
+func (p *Pick) opensAsDefault(value string) bool {
+	if p.req.Tag == "" || p.r.o.Tokens == nil {
+		return false
+	}
+	scope := affinity.Scope{Service: p.req.Service, Kind: affinity.KindSession}
+	_, err := p.r.o.Tokens.Open(value, scope, p.decide.Now)
+	return err == nil
+}
+
+// tokenValue returns what the request carries in the token's place, and whether it carries anything: the first of several counts.
+func (p *Pick) tokenValue() (value string, sent bool) {
 	cookie, header := p.tokenPlace()
 	if header != "" {
 		if v := p.req.Message.Header(header); len(v) > 0 {
-			return v[0]
+			return v[0], true
 		}
-		return ""
+		return "", false
 	}
 	for _, line := range p.req.Message.Header("Cookie") {
 		for part := range strings.SplitSeq(line, ";") {
 			if name, value, ok := strings.Cut(strings.TrimSpace(part), "="); ok && name == cookie {
-				return value
+				return value, true
 			}
 		}
 	}
-	return ""
+	return "", false
 }
 
 // tokenPlace returns the name of the cookie or of the header that carries the token; one of them is "".
@@ -91,7 +104,7 @@ func (p *Pick) sealNew(d *affinity.Decision) {
 	if absolute := time.Duration(p.req.Policy.Session.Absolute); absolute > 0 && c.Until.IsZero() {
 		c.Until = p.decide.Now.Add(absolute)
 	}
-	p.token.seal = true
+	p.token.seal = !p.token.other
 }
 
 // EditRequest changes the headers that go to the endpoint: a token is stripped unless the policy forwards it.

@@ -1,0 +1,279 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/limpet-project/limpet/redis/redistest"
+)
+
+// pair is two gateways on one Redis, with load on both.
+type pair struct {
+	redis    *redistest.Server
+	proxy    *redistest.Proxy // between the gateways and Redis
+	gateways [2]*testGateway
+	client   *http.Client
+	home     map[string]string // where each session is, from before the failure
+}
+
+const failureSessions = 200
+
+// startPair binds the sessions, each through both gateways, so that both know all of them.
+func startPair(t *testing.T) *pair {
+	p := &pair{redis: redistest.Start(t), home: map[string]string{}}
+	p.proxy = redistest.StartProxy(t, p.redis.Addr())
+	replicas, secret := startUpstreams(t), t.TempDir()+"/digest.key"
+	if err := writeDigestSecret(secret); err != nil {
+		t.Fatal(err)
+	}
+	for i := range p.gateways {
+		p.gateways[i] = startNode(t, fmt.Sprintf(`
+listeners: [{name: web, address: "127.0.0.1:0"}]
+admin: {address: "127.0.0.1:0"}
+accessLog: {file: "off"}
+debuggers: [127.0.0.0/8]
+secrets: {digestFile: %q}
+store: {redis: {addresses: ["%s"]}}
+services:
+  - name: demo
+    affinity: {}
+    revisions:
+%sroutes: [{service: demo}]
+`, secret, p.proxy.Addr(), replicas.revisions(50, 50)))
+	}
+	p.client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
+	t.Cleanup(p.client.CloseIdleConnections)
+	eventually(t, "both gateways see the store", func() bool { return !p.open(0) && !p.open(1) && p.fresh() })
+	for i := range failureSessions {
+		p.bind(t, fmt.Sprintf("session-%d", i))
+	}
+	return p
+}
+
+// fresh reports whether both gateways bind in Redis by now, and not in their own memory.
+func (p *pair) fresh() bool {
+	session := fmt.Sprintf("probe-%d", rand.Uint64())
+	_, first, err1 := p.gateways[0].ask(p.client, session)
+	_, second, err2 := p.gateways[1].ask(p.client, session)
+	return err1 == nil && err2 == nil && first == second && p.view(0).Provisional == 0 && p.view(1).Provisional == 0
+}
+
+func (p *pair) bind(t *testing.T, session string) {
+	t.Helper()
+	for i, g := range p.gateways {
+		status, replica, err := g.ask(p.client, session)
+		if err != nil || status != http.StatusOK {
+			t.Fatalf("binding %s through gateway %d = %d, %v", session, i, status, err)
+		}
+		if home, ok := p.home[session]; ok && home != replica {
+			t.Fatalf("%s is on %s by gateway 0 and on %s by gateway 1", session, home, replica)
+		}
+		p.home[session] = replica
+	}
+}
+
+func (p *pair) view(i int) storeView {
+	var v storeView
+	_, body, _ := strings.Cut(fetch(p.gateways[i].admin()+"/store"), " ")
+	_ = json.Unmarshal([]byte(body), &v) // a gateway that does not answer has no state
+	return v
+}
+
+func (p *pair) open(i int) bool { return p.view(i).State == "open" }
+
+// calls returns how often a gateway has asked the store for a binding or for a new one.
+func (p *pair) calls(i int) (n float64) {
+	for line := range strings.SplitSeq(fetch(p.gateways[i].admin()+"/metrics"), "\n") {
+		if strings.HasPrefix(line, "limpet_store_operations_total{") &&
+			(strings.Contains(line, `op="get"`) || strings.Contains(line, `op="swap"`)) {
+			var v float64
+			fmt.Sscan(line[strings.LastIndexByte(line, ' ')+1:], &v)
+			n += v
+		}
+	}
+	return n
+}
+
+// load sends requests of known and of new sessions through both gateways while during runs, and reports what was not 200 and
+// which known session was not at home.
+func (p *pair) load(t *testing.T, during func()) {
+	t.Helper()
+	var stop atomic.Bool
+	var workers sync.WaitGroup
+	var requests atomic.Int64
+	for w := range 16 {
+		workers.Go(func() {
+			rng := rand.New(rand.NewPCG(uint64(w), 7))
+			for !stop.Load() {
+				session := fmt.Sprintf("session-%d", rng.IntN(failureSessions))
+				if rng.IntN(20) == 0 {
+					session = fmt.Sprintf("new-%d-%d", w, rng.IntN(1000))
+				}
+				status, replica, decision, err := p.gateways[rng.IntN(2)].askWhy(p.client, session)
+				requests.Add(1)
+				if err != nil || status != http.StatusOK {
+					t.Errorf("%s = %d, %v, want 200", session, status, err)
+					return
+				}
+				if home := p.home[session]; home != "" && replica != home {
+					t.Errorf("%s went to %s, want %s: %s", session, replica, home, decision)
+				}
+			}
+		})
+	}
+	during()
+	stop.Store(true)
+	workers.Wait()
+	t.Logf("%d requests", requests.Load())
+}
+
+// expectHome checks every session through both gateways.
+func (p *pair) expectHome(t *testing.T) {
+	t.Helper()
+	for session, home := range p.home {
+		for i, g := range p.gateways {
+			if status, replica, err := g.ask(p.client, session); err != nil || status != http.StatusOK || replica != home {
+				t.Errorf("afterwards %s through gateway %d = %d, %s, %v, want %s", session, i, status, replica, err, home)
+			}
+		}
+	}
+}
+
+// Defects 2 to 7: the prototype failed, spun or paniced when Redis was away, and never came back.
+func TestStoreMayFailAndRequestsMayNot(t *testing.T) {
+	away := []struct {
+		name       string
+		fail, mend func(*pair)
+	}{
+		{"stopped, then started empty", func(p *pair) { p.redis.Stop() }, func(p *pair) { p.redis.Restart() }},
+		{"killed, then started empty", func(p *pair) { p.redis.Kill() }, func(p *pair) { p.redis.Restart() }},
+		{"frozen", func(p *pair) { p.redis.Freeze() }, func(p *pair) { p.redis.Thaw() }},
+		{"half-open: packets vanish", func(p *pair) { p.proxy.Cut() }, func(p *pair) { p.proxy.Pass() }},
+		{"read-only", func(p *pair) { p.redis.SetReadonly(true) }, func(p *pair) { p.redis.SetReadonly(false) }},
+	}
+	for _, tt := range away {
+		t.Run(tt.name, func(t *testing.T) {
+			p := startPair(t)
+			p.load(t, func() {
+				tt.fail(p)
+				eventually(t, "both breakers are open", func() bool { return p.open(0) && p.open(1) })
+				p.nobodyAsks(t)
+				tt.mend(p)
+				eventually(t, "both breakers are closed", func() bool { return !p.open(0) && !p.open(1) })
+			})
+			p.expectHome(t)
+		})
+	}
+}
+
+// nobodyAsks checks that with open breakers requests go on and the store is asked by none of them. Calls that were under way when
+// the breaker opened may still be counted, so it waits until the count stands still first.
+func (p *pair) nobodyAsks(t *testing.T) {
+	t.Helper()
+	before := -1.0
+	eventually(t, "calls under way have ended", func() bool {
+		now := p.calls(0) + p.calls(1)
+		still := now == before
+		before = now
+		return still
+	})
+	for i := range 300 {
+		if status, _, err := p.gateways[i%2].ask(p.client, fmt.Sprintf("away-%d", i)); err != nil || status != http.StatusOK {
+			t.Errorf("with the store away = %d, %v, want 200", status, err)
+		}
+	}
+	if after := p.calls(0) + p.calls(1); after != before && p.open(0) && p.open(1) {
+		t.Errorf("%v calls of the store while both breakers were open, want 0", after-before)
+	}
+}
+
+func TestEmptiedStoreGetsItsBindingsBack(t *testing.T) {
+	p := startPair(t)
+	p.load(t, func() {
+		for range 3 {
+			p.redis.Flush()
+			p.expectHome(t)
+		}
+	})
+	p.expectHome(t)
+}
+
+func TestFullStoreKeepsKnownSessionsAndTakesNewOnesByHash(t *testing.T) {
+	p := startPair(t)
+	p.load(t, func() {
+		p.redis.FillMemory(true)
+		eventually(t, "a session was refused for want of room", func() bool {
+			_, _, _ = p.gateways[0].ask(p.client, fmt.Sprintf("refused-%d", rand.Uint64()))
+			return strings.Contains(fetch(p.gateways[0].admin()+"/metrics"), "limpet_bindings_refused_total{")
+		})
+		if p.open(0) {
+			t.Error("the breaker is open: a full store can still be read")
+		}
+		p.expectHome(t)
+		p.redis.FillMemory(false)
+	})
+	p.expectHome(t)
+}
+
+func TestRestartedStoreUnderLoadLosesNoSession(t *testing.T) {
+	p := startPair(t)
+	p.load(t, func() {
+		for range 3 {
+			p.redis.Kill()
+			p.redis.Restart()
+			eventually(t, "both breakers are closed", func() bool { return !p.open(0) && !p.open(1) })
+		}
+	})
+	p.expectHome(t)
+}
+
+func TestSessionsOfOneGatewayAreFoundByAnotherAfterARestartOfBoth(t *testing.T) {
+	p := startPair(t)
+	for i := range p.gateways {
+		file := p.gateways[i].file
+		p.gateways[i].stop()
+		p.gateways[i] = startNode(t, readFile(t, file))
+	}
+	eventually(t, "both gateways see the store", func() bool { return p.fresh() })
+	p.expectHome(t)
+}
+
+func TestGatewayStartsWithoutItsStore(t *testing.T) {
+	server := redistest.Start(t)
+	server.Stop()
+	secret := t.TempDir() + "/digest.key"
+	if err := writeDigestSecret(secret); err != nil {
+		t.Fatal(err)
+	}
+	g := startNode(t, fmt.Sprintf(`
+listeners: [{name: web, address: "127.0.0.1:0"}]
+admin: {address: "127.0.0.1:0"}
+accessLog: {file: "off"}
+debuggers: [127.0.0.0/8]
+secrets: {digestFile: %q}
+store: {redis: {addresses: ["%s"]}}
+services:
+  - name: demo
+    affinity: {}
+    revisions:
+%sroutes: [{service: demo}]
+`, secret, server.Addr(), startUpstreams(t).revisions(50, 50)))
+	client := &http.Client{}
+	defer client.CloseIdleConnections()
+	_, first, err := g.ask(client, "alice")
+	if err != nil {
+		t.Fatalf("ask() = %v", err)
+	}
+	server.Restart()
+	p := &pair{gateways: [2]*testGateway{g, g}, client: client}
+	eventually(t, "the store is in use", func() bool { v := p.view(0); return v.State == "closed" && v.Provisional == 0 })
+	if _, again, err := g.ask(client, "alice"); err != nil || again != first {
+		t.Errorf("alice = %s, %v, want %s, where she was before the store came", again, err, first)
+	}
+}
