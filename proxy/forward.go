@@ -52,7 +52,7 @@ func (a *attempts) run() (*http.Response, error) {
 		if err != nil {
 			return nil, a.x.reason(err)
 		}
-		resp, err, before := a.send(reused)
+		resp, before, err := a.send(reused)
 		if err == nil {
 			return resp, nil
 		}
@@ -64,10 +64,14 @@ func (a *attempts) run() (*http.Response, error) {
 	}
 }
 
-// connect gets a connection to the picked endpoint. As long as none can be established it asks for another endpoint.
+// maxEndpoints is how many endpoints one request tries to connect to: with more, a revision none of whose endpoints answers would
+// hold each request for a connect timeout of every one.
+const maxEndpoints = 3
+
+// connect gets a connection to the picked endpoint. If none can be established it asks for another endpoint.
 func (a *attempts) connect(fresh bool) (reused bool, err error) {
 	x := a.x
-	for {
+	for tried := 1; ; tried++ {
 		x.seen.Attempts++
 		a.address()
 		if x.upgradeTo() != "" && x.route.upstream.tls != nil {
@@ -80,7 +84,7 @@ func (a *attempts) connect(fresh bool) (reused bool, err error) {
 		if !errors.As(err, &connect) {
 			return reused, err
 		}
-		if x.pick.Another(x.ctx) != nil {
+		if tried == maxEndpoints || x.pick.Another(x.ctx) != nil {
 			return false, err
 		}
 		x.note()
@@ -100,7 +104,7 @@ func (a *attempts) address() {
 }
 
 // send makes one attempt. before is what had been written to the connection until then.
-func (a *attempts) send(reused bool) (resp *http.Response, err error, before int64) {
+func (a *attempts) send(reused bool) (resp *http.Response, before int64, err error) {
 	x := a.x
 	if x.body != nil {
 		a.out.Body = x.body.attempt(reused)
@@ -113,7 +117,7 @@ func (a *attempts) send(reused bool) (resp *http.Response, err error, before int
 		resp.Body.Close()
 		err = &protocolError{errors.New("status below 200")}
 	}
-	return resp, err, before
+	return resp, before, err
 }
 
 // repeatable decides whether an attempt that failed with err is made once more at the same endpoint.

@@ -488,19 +488,57 @@ func TestOversizedBodiesAreRefused(t *testing.T) {
 	address := upstreamServer(t, func(w http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) })
 	s := serve(t, &fakePicker{places: []place{at(address)}}, withRoute(func(r *Route) { r.MaxBodyBytes = 1000 }))
 	for _, c := range []struct {
-		name   string
-		size   int
-		known  bool
-		status int
-	}{{"length known", 1001, true, 413}, {"length unknown", 100000, false, 413}, {"just allowed", 1000, false, 200}} {
-		var body io.Reader = strings.NewReader(strings.Repeat("x", c.size))
-		if !c.known {
-			body = io.MultiReader(body)
+		name, head string
+		size       int
+		status     int
+	}{
+		{"length known", "Content-Length: 1001\r\n\r\n", 1001, 413},
+		{"length unknown", "Transfer-Encoding: chunked\r\n\r\n3e9\r\n", 1001, 413},
+		{"just allowed", "Content-Length: 1000\r\n\r\n", 1000, 200},
+	} {
+		client, err := net.Dial("tcp", s.address)
+		if err != nil {
+			t.Fatal(err)
 		}
-		req, _ := http.NewRequest(http.MethodPost, "http://"+s.address+"/", body)
-		resp := s.do(t, req)
-		if resp.StatusCode != c.status {
-			t.Errorf("%s: status = %d, want %d", c.name, resp.StatusCode, c.status)
+		fmt.Fprintf(client, "POST / HTTP/1.1\r\nHost: demo.example.com\r\n%s%s", c.head, strings.Repeat("x", c.size))
+		resp, err := http.ReadResponse(bufio.NewReader(client), nil)
+		if err != nil || resp.StatusCode != c.status {
+			t.Errorf("%s: response = %v, %v, want status %d", c.name, resp, err, c.status)
 		}
+		client.Close()
+	}
+}
+
+func TestAnEndpointCannotSpeakForTheGateway(t *testing.T) {
+	address := upstreamServer(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Limpet-Reason", "forged")
+		w.Header().Set("Limpet-Decision", "reason=bound; endpoint=forged")
+	})
+	s := serve(t, &fakePicker{places: []place{at(address)}})
+	req, _ := http.NewRequest(http.MethodGet, "http://"+s.address+"/", nil)
+	resp := s.do(t, req)
+	if resp.Header.Get("Limpet-Reason") != "" || resp.Header.Get("Limpet-Decision") != "" {
+		t.Errorf("response header = %v, want none of the endpoint's Limpet-*", resp.Header)
+	}
+}
+
+func TestARequestTriesThreeEndpointsAtMost(t *testing.T) {
+	refused, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused.Close()
+	var places []place
+	for range 10 {
+		places = append(places, at(refused.Addr().String()))
+	}
+	picker := &fakePicker{places: places}
+	s := serve(t, picker)
+	req, _ := http.NewRequest(http.MethodGet, "http://"+s.address+"/", nil)
+	if resp := s.do(t, req); resp.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("status = %d, want 503", resp.StatusCode)
+	}
+	if picker.moved != maxEndpoints-1 {
+		t.Errorf("another endpoint was asked for %d times, want %d", picker.moved, maxEndpoints-1)
 	}
 }

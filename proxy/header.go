@@ -179,7 +179,7 @@ func headerSize(r *http.Request) int {
 // copyHeader adds a response's header to the client's, except what belongs to the endpoint's connection. Values are shared.
 func copyHeader(to, from http.Header) {
 	for name, values := range from {
-		if !hopByHop(name) {
+		if !hopByHop(name) && !strings.HasPrefix(name, "Limpet-") {
 			to[name] = values
 		}
 	}

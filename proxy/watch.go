@@ -98,9 +98,10 @@ func (w *watch) answered() {
 	w.active.Store(w.now())
 }
 
-// exceeded returns the limit that is exceeded, or how long none can be.
-func (w *watch) exceeded() (error, time.Duration) {
-	now, next := w.now(), w.nearest()
+// exceeded returns the limit that is exceeded as an error, or how long none can be.
+func (w *watch) exceeded() (next time.Duration, err error) {
+	now := w.now()
+	next = w.nearest()
 	reading := w.reading.Load()
 	check := func(since int64, limit time.Duration, applies bool) bool {
 		if !applies || limit <= 0 {
@@ -113,17 +114,17 @@ func (w *watch) exceeded() (error, time.Duration) {
 	sent, writing := w.sent.Load(), w.writing.Load()
 	switch {
 	case check(0, w.limits.request, !w.stream.Load()):
-		return errRequestTimeout, 0
+		return 0, errRequestTimeout
 	case check(reading, w.limits.readStall, reading > 0):
-		return errReadStall, 0
+		return 0, errReadStall
 	case check(writing, w.limits.writeStall, writing > 0):
-		return errWriteStall, 0
+		return 0, errWriteStall
 	case check(sent, w.limits.response, sent > 0 && reading == 0):
-		return errResponseTimeout, 0
+		return 0, errResponseTimeout
 	case check(w.active.Load(), w.limits.idle, true):
-		return errIdle, 0
+		return 0, errIdle
 	}
-	return nil, next
+	return next, nil
 }
 
 // look runs when the timer fires.
@@ -133,7 +134,7 @@ func (w *watch) look() {
 	if w.ended {
 		return
 	}
-	err, next := w.exceeded()
+	next, err := w.exceeded()
 	if err == nil {
 		w.timer.Reset(next)
 		return
