@@ -124,30 +124,46 @@ func TestWrongCallsAreRefusedWithWhatWasExpected(t *testing.T) {
 		{"two values", "POST", "/explain", `{"url": "http://demo.example.com/"} {}`, 400, "expected one JSON value"},
 		{"rubbish after the value", "POST", "/explain", `{"url": "http://demo.example.com/"} ]`, 400, "expected one JSON value"},
 		{"a number for a duration", "POST", "/drain", `{"deadline": 5}`, 400, "reading the request"},
-		{"a negative deadline", "POST", "/drain",
+		{
+			"a negative deadline", "POST", "/drain",
 			`{"service": {"namespace": "shop", "name": "demo"}, "revision": "demo-00001", "endpoint": "demo-00001-a", "deadline": "-1s"}`,
-			400, `expected a duration that is not negative, got "-1s"`},
+			400, `expected a duration that is not negative, got "-1s"`,
+		},
 		{"a body too long", "POST", "/explain", `{"url": "` + strings.Repeat("a", maxBody) + `"}`, 400, "too large"},
-		{"an unknown service", "POST", "/drain", `{"service": {"name": "cart"}, "revision": "demo-00001", "endpoint": "demo-00001-a"}`,
-			404, "service cart has no endpoint demo-00001/demo-00001-a"},
-		{"the service of another namespace", "POST", "/drain",
-			`{"service": {"name": "demo"}, "revision": "demo-00001", "endpoint": "demo-00001-a"}`, 404, "service demo has no endpoint"},
-		{"an unknown revision", "POST", "/drain",
-			`{"service": {"namespace": "shop", "name": "demo"}, "revision": "demo-00009", "endpoint": "demo-00001-a"}`, 404, "has no endpoint"},
-		{"an unknown endpoint", "POST", "/drain",
-			`{"service": {"namespace": "shop", "name": "demo"}, "revision": "demo-00001", "endpoint": "demo-00001-z"}`, 404, "has no endpoint"},
+		{
+			"an unknown service", "POST", "/drain", `{"service": {"name": "cart"}, "revision": "demo-00001", "endpoint": "demo-00001-a"}`,
+			404, "service cart has no endpoint demo-00001/demo-00001-a",
+		},
+		{
+			"the service of another namespace", "POST", "/drain",
+			`{"service": {"name": "demo"}, "revision": "demo-00001", "endpoint": "demo-00001-a"}`, 404, "service demo has no endpoint",
+		},
+		{
+			"an unknown revision", "POST", "/drain",
+			`{"service": {"namespace": "shop", "name": "demo"}, "revision": "demo-00009", "endpoint": "demo-00001-a"}`, 404, "has no endpoint",
+		},
+		{
+			"an unknown endpoint", "POST", "/drain",
+			`{"service": {"namespace": "shop", "name": "demo"}, "revision": "demo-00001", "endpoint": "demo-00001-z"}`, 404, "has no endpoint",
+		},
 		{"no host to explain", "POST", "/explain", `{"url": "/incr"}`, 400, `url: got "/incr", expected http://host/path`},
 		{"a client that is no address", "POST", "/explain", `{"url": "http://demo.example.com/", "client": "home"}`, 400, "expected an IP address"},
 		{"a host without route", "POST", "/explain", `{"url": "http://cart.example.com/"}`, 404, "no route for host cart.example.com"},
 		{"no service to list", "GET", "/bindings", ``, 400, "service: missing"},
 		{"a limit of 0", "GET", "/bindings?service=demo&limit=0", ``, 400, `limit: got "0", expected a number from 1 to 1000`},
 		{"a limit too large", "GET", "/bindings?service=demo&limit=1001", ``, 400, "expected a number from 1 to 1000"},
-		{"a kind that there is not", "DELETE", "/bindings", `{"service": {"name": "demo"}, "kind": "both", "key": "` + key + `"}`,
-			400, `kind: got "both", expected session or flow`},
-		{"half a key", "DELETE", "/bindings", `{"service": {"name": "demo"}, "kind": "session", "key": "` + key[:16] + `"}`,
-			400, "key: expected 32 hexadecimal digits"},
-		{"a key that is not bound", "DELETE", "/bindings", `{"service": {"name": "demo"}, "kind": "session", "key": "` + key + `"}`,
-			404, "service demo has no binding of session " + key},
+		{
+			"a kind that there is not", "DELETE", "/bindings", `{"service": {"name": "demo"}, "kind": "both", "key": "` + key + `"}`,
+			400, `kind: got "both", expected session or flow`,
+		},
+		{
+			"half a key", "DELETE", "/bindings", `{"service": {"name": "demo"}, "kind": "session", "key": "` + key[:16] + `"}`,
+			400, "key: expected 32 hexadecimal digits",
+		},
+		{
+			"a key that is not bound", "DELETE", "/bindings", `{"service": {"name": "demo"}, "kind": "session", "key": "` + key + `"}`,
+			404, "service demo has no binding of session " + key,
+		},
 		{"a path that there is not", "GET", "/nowhere", ``, 404, "not found"},
 		{"a method that there is not", "PUT", "/drain", `{}`, 405, "Method Not Allowed"},
 	}
@@ -385,9 +401,11 @@ type away struct{ binding.Store }
 func (away) Delete(context.Context, affinity.Key, binding.Version) error {
 	return binding.ErrUnavailable
 }
+
 func (away) Get(context.Context, affinity.Key) (binding.Binding, error) {
 	return binding.Binding{}, binding.ErrUnavailable
 }
+
 func (away) List(context.Context, affinity.ServiceName, string, int) ([]binding.Entry, string, error) {
 	return nil, "", binding.ErrUnavailable
 }

@@ -20,7 +20,7 @@
 //
 // While the store is lost, and until it has settled, gateways cannot tell each other anything: each is judged by what it knew when
 // the store was lost and did since. One that did not know a session may place it afresh, but then has to keep to that; one that is
-// started anew knows nothing. When the store has settled all have to agree on a place that one of them chose and that is valid.
+// started anew knows nothing. When the store has settled all have to agree on a place that one of them chose.
 // A session that no gateway knew when the store was emptied is placed afresh. [Report] counts each excuse.
 //
 // Start with [Check].

@@ -285,27 +285,21 @@ func (h *history) settle(t time.Duration) {
 	h.in, h.knew, h.parted = nil, nil, false
 }
 
-// agreed returns the states in which any view ends that may last: those whose holder may be valid still, if there are such.
+// agreed returns the states in which any view ends: one binding of several wins, and it may be to a holder that is gone by then,
+// which the next request finds out.
 func (h *history) agreed() []state {
-	var lasting, all []state
+	var all []state
 	for _, states := range h.states {
 		for _, s := range states {
-			if s.fresh && len(h.states) > 1 {
-				continue
-			}
-			all = add(all, s)
-			if s.holder == nil || s.holder.holds.overlap(h.in.settled, h.in.settled) {
-				lasting = add(lasting, s)
+			if !s.fresh || len(h.states) == 1 {
+				all = add(all, s)
 			}
 		}
 	}
-	switch {
-	case len(lasting) > 0:
-		return lasting
-	case len(all) > 0:
-		return all
+	if len(all) == 0 {
+		return []state{{}}
 	}
-	return []state{{}}
+	return all
 }
 
 // end closes a request: explanations that do not explain it are dropped, and if none is left it is a misroute.
