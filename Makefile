@@ -10,6 +10,9 @@ TOOL  := GOWORK=off $(GO) tool -modfile=tools/go.mod
 FUZZ_TIME ?= 10s
 SOAK_FLAGS ?=
 BENCH_FLAGS ?=
+CLUSTER_FLAGS ?=
+# The test cluster is a module of its own, with Kubernetes' client libraries, which a workspace cannot hold beside Knative's.
+CLUSTER := GOWORK=off $(GO) -C test/cluster run ./cmd/cluster
 
 .PHONY: help
 help: ## Show this list
@@ -59,6 +62,20 @@ soak: redis-server ## Drive real gateways for a million requests through everyth
 .PHONY: soak-short
 soak-short: redis-server ## The same for half a minute, and that the checker notices when affinity is off
 	LIMPET_SOAK=1 $(GO) test -count=1 -v -run 'TestSessionsSurvive|TestTheCheckerNotices' ./test/soak
+
+.PHONY: cluster-up
+cluster-up: ## Start a real Kubernetes and Knative on this machine, as root
+	$(CLUSTER) up $(CLUSTER_FLAGS)
+
+.PHONY: cluster-down
+cluster-down: ## End it; nothing is left
+	$(CLUSTER) down $(CLUSTER_FLAGS)
+
+.PHONY: cluster-test
+cluster-test: ## Run the tests on real clusters, as root
+	$(CLUSTER) build
+	GOWORK=off $(GO) -C test/cluster vet ./...
+	GOWORK=off $(GO) -C test/cluster test -count=1 -p 1 -timeout 30m ./...
 
 .PHONY: demo
 demo: ## Run the demonstration

@@ -111,6 +111,9 @@ func (d *Degraded) Peek(k affinity.Key) (Binding, bool) {
 		b, err := d.known(k, nil)
 		return b, err == nil
 	}
+	if _, made := d.provisional(k); made {
+		return Binding{}, false // Get has to settle which of the two is in force
+	}
 	if p, ok := d.store.(Peeker); ok {
 		return p.Peek(k)
 	}
