@@ -1,0 +1,148 @@
+package cluster
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strconv"
+	"syscall"
+	"testing"
+
+	"github.com/limpet-project/limpet/test/cluster/build"
+	"github.com/limpet-project/limpet/test/cluster/plane"
+	"github.com/limpet-project/limpet/test/cluster/sandbox"
+	"github.com/limpet-project/limpet/test/cluster/slot"
+)
+
+// insideVariable holds the number of the slot in a test binary that runs inside a cluster.
+const insideVariable = "LIMPET_CLUSTER_INSIDE"
+
+// Main is for TestMain: os.Exit(cluster.Main(m, cluster.Knative)). It starts a cluster, runs this test binary again inside it with the
+// same arguments, and ends the cluster. With LIMPET_CLUSTER_SLOT set it uses the cluster that runs in that slot, and leaves it
+// running, which spares the start. It returns an exit code; a machine that lacks something is told what, and fails.
+//
+// images are the main packages that tests use with [Env.Image]. They are built outside, where modules can be downloaded.
+func Main(m *testing.M, tier Tier, images ...string) int {
+	Reexec()
+	if os.Getenv(insideVariable) != "" {
+		return m.Run()
+	}
+	flag.Parse()
+	if list := flag.Lookup("test.list"); list != nil && list.Value.String() != "" {
+		return m.Run() // only names are wanted
+	}
+	code, err := runInside(tier, images)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "cluster:", err)
+		return 1
+	}
+	return code
+}
+
+func runInside(tier Tier, images []string) (int, error) {
+	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer cancel()
+	if err := buildImages(ctx, images); err != nil {
+		return 0, err
+	}
+	if number := os.Getenv("LIMPET_CLUSTER_SLOT"); number != "" {
+		s, err := runningSlot(number, tier)
+		if err != nil {
+			return 0, err
+		}
+		return again(ctx, s)
+	}
+	running, err := Keep(ctx, Options{Tier: tier, Progress: os.Stderr})
+	if err != nil {
+		return 0, err
+	}
+	code, err := again(ctx, running.Slot)
+	if stopErr := running.Stop(); err == nil {
+		err = stopErr
+	}
+	return code, err
+}
+
+func buildImages(ctx context.Context, packages []string) error {
+	a, err := NewArtifacts()
+	if err != nil {
+		return err
+	}
+	for _, pkg := range packages {
+		if _, err := a.Image(ctx, pkg); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// runningSlot returns a slot in which a cluster of at least a tier runs.
+func runningSlot(number string, tier Tier) (slot.Slot, error) {
+	n, err := strconv.Atoi(number)
+	if err != nil {
+		return slot.Slot{}, fmt.Errorf("LIMPET_CLUSTER_SLOT=%s: want a number", number)
+	}
+	dir, err := build.DefaultDir()
+	if err != nil {
+		return slot.Slot{}, err
+	}
+	s, err := slot.New(dir, n)
+	if err != nil {
+		return s, err
+	}
+	running, err := RunningTier(s)
+	if err != nil {
+		return s, err
+	}
+	if running < tier {
+		return s, fmt.Errorf("slot %d runs tier %s, these tests need %s", n, running, tier)
+	}
+	return s, nil
+}
+
+// RunningTier returns the tier of the cluster in a slot, or an error if none runs.
+func RunningTier(s slot.Slot) (Tier, error) {
+	if _, err := sandbox.PID1(s); err != nil {
+		return 0, err
+	}
+	c, err := readConfig(s)
+	return c.Tier, err
+}
+
+// again runs this test binary inside and returns its exit code.
+func again(ctx context.Context, s slot.Slot) (int, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return 0, err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return 0, err
+	}
+	cmd, err := sandbox.Enter(s, dir, append([]string{self}, os.Args[1:]...)...)
+	if err != nil {
+		return 0, err
+	}
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.Env = append(cmd.Env, insideVariable+"="+strconv.Itoa(s.Number), "LIMPET_CLUSTER="+s.Cache)
+	if err := cmd.Start(); err != nil {
+		return 0, fmt.Errorf("entering the cluster: %w", err)
+	}
+	stop := context.AfterFunc(ctx, func() { cmd.Process.Signal(syscall.SIGTERM) }) // fails only if it has ended
+	defer stop()
+	err = cmd.Wait()
+	if _, exited := err.(*exec.ExitError); exited || err == nil {
+		code := cmd.ProcessState.ExitCode()
+		if code < 0 || ctx.Err() != nil { // ended by a signal
+			code = 1
+		}
+		return code, nil
+	}
+	return 0, fmt.Errorf("running the tests inside the cluster: %w", err)
+}
+
+// readConfig returns what the cluster of a slot was booted with.
+func readConfig(s slot.Slot) (plane.Config, error) { return plane.ReadConfig(s) }
