@@ -35,7 +35,10 @@ func (c demoCommand) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer w.close()
-	if err := w.start(ctx, c.firstAddress()); err != nil {
+	if !c.Script { // the script never minds which
+		w.address, w.admin = ifFree(c.Listen), ifFree(strings.TrimPrefix(defaultAdmin, "http://"))
+	}
+	if err := w.start(ctx); err != nil {
 		return err
 	}
 	if c.Script {
@@ -47,15 +50,14 @@ func (c demoCommand) Run(ctx context.Context) (err error) {
 	return nil
 }
 
-// firstAddress returns the address for the first gateway. The script never minds which, so it takes any.
-func (c demoCommand) firstAddress() string {
-	if !c.Script {
-		if l, err := net.Listen("tcp", c.Listen); err == nil {
-			l.Close()
-			return c.Listen
-		}
+// ifFree returns the address if it can be listened on, else "".
+func ifFree(address string) string {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return ""
 	}
-	return ""
+	l.Close()
+	return address
 }
 
 // invite prints what to try.
@@ -64,7 +66,7 @@ func (w *world) invite() {
 	at := func(host, path string) string { return fmt.Sprintf("http://%s.localhost:%s%s", host, port, path) }
 	fmt.Println("Running: two revisions, demo-00001 and demo-00002, of three replicas each, split 50/50.")
 	for i, g := range w.gateways {
-		fmt.Printf("Gateway %d on %s, its admin API on http://%s\n", i+1, g.address, g.admin)
+		fmt.Printf("Gateway %d on http://%s, its admin page and API on http://%s\n", i+1, g.address, g.admin)
 	}
 	fmt.Println("\nTry, several times each:")
 	for _, line := range []struct{ what, curl string }{
@@ -81,7 +83,10 @@ func (w *world) invite() {
 		fmt.Printf("  %-19s %s\n", line.what, line.curl)
 	}
 	fmt.Println("\nAsk why:")
-	explain := "limpet explain --admin http://" + w.gateways[0].admin
+	explain := "limpet explain"
+	if admin := "http://" + w.gateways[0].admin; admin != defaultAdmin {
+		explain += " --admin " + admin
+	}
 	if exe := os.Args[0]; strings.Contains(exe, "go-build") {
 		explain = "go run ./cmd/limpet" + strings.TrimPrefix(explain, "limpet")
 	}

@@ -25,6 +25,8 @@ type world struct {
 	gateways []*demoGateway
 	clients  []*http.Client
 	turn     int // the gateway of the next request
+
+	address, admin string // of the first gateway; "" is any
 }
 
 // A demoReplica is one process of the counter service.
@@ -70,7 +72,7 @@ func redactURL(s string) string {
 }
 
 // start starts six replicas and one gateway, or with Redis two, and waits until they answer.
-func (w *world) start(ctx context.Context, first string) error {
+func (w *world) start(ctx context.Context) error {
 	for _, revision := range demoRevisions {
 		for _, letter := range demoLetters {
 			r := &demoReplica{name: revision + "-" + letter, revision: revision}
@@ -85,10 +87,9 @@ func (w *world) start(ctx context.Context, first string) error {
 		n = 2
 	}
 	for i := range n {
-		if err := w.startGateway(ctx, i, first); err != nil {
+		if err := w.startGateway(ctx, i); err != nil {
 			return fmt.Errorf("starting gateway %d: %w", i+1, err)
 		}
-		first = ""
 	}
 	return nil
 }
@@ -127,16 +128,19 @@ func announced(ctx context.Context, out *lineWatch, prefix string) (string, erro
 	}
 }
 
-func (w *world) startGateway(ctx context.Context, i int, address string) error {
-	g := &demoGateway{address: address, config: filepath.Join(w.dir, fmt.Sprintf("gateway-%d.yaml", i+1))}
-	var err error
-	if g.address == "" {
-		if g.address, err = freeAddress(); err != nil {
+func (w *world) startGateway(ctx context.Context, i int) error {
+	g := &demoGateway{config: filepath.Join(w.dir, fmt.Sprintf("gateway-%d.yaml", i+1))}
+	if i == 0 {
+		g.address, g.admin = w.address, w.admin
+	}
+	for _, address := range []*string{&g.address, &g.admin} {
+		if *address != "" {
+			continue
+		}
+		var err error
+		if *address, err = freeAddress(); err != nil {
 			return err
 		}
-	}
-	if g.admin, err = freeAddress(); err != nil {
-		return err
 	}
 	w.gateways = append(w.gateways, g)
 	w.clients = append(w.clients, &http.Client{Timeout: 10 * time.Second})
