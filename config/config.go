@@ -107,7 +107,7 @@ type Store struct {
 
 // A MemoryStore keeps bindings in the memory of this gateway.
 type MemoryStore struct {
-	// MaxBindings bounds the bindings of all services together; a binding takes some 300 bytes.
+	// MaxBindings bounds the bindings of all services together; a binding takes some 110 bytes.
 	MaxBindings int `json:"maxBindings,omitempty" default:"1000000" min:"1" max:"1000000000"`
 }
 

@@ -22,7 +22,7 @@ const referenceHead = `<!-- Written from the comments in config/*.go and affinit
 ` + "`limpet serve --print-default`" + ` writes one with every field at its default. [config/schema.json](../config/schema.json) is a JSON
 Schema of it, by which editors complete and check; this line at the top of a file names it to most of them:
 
-    # yaml-language-server: $schema=https://raw.githubusercontent.com/limpet-project/limpet/main/config/schema.json
+    # yaml-language-server: $schema=config/schema.json
 
 A small one:
 
@@ -34,7 +34,7 @@ A small one:
 - **Wrong is refused whole.** An unknown field, a field given twice, a value of the wrong type or out of range, or a reference to what
   does not exist is an error; all of them are told at once, each with file, line, field and what was expected:
   ` + "`limpet.yaml:7: services[0].revisions[0]: unknown field \"wieght\", did you mean weight?`" + `
-- **A running gateway reads the file again** when its content has changed and on SIGHUP. Services, routes, trustedProxies and debuggers
+- **A running gateway reads the file again** when its content has changed and on SIGHUP. Services, routes and debuggers
   change at once; the rest changes with a restart, and the log says so. If the new content is wrong, the old one stays in force.
 - **Names of files** are relative to the directory of the configuration.
 - **Durations** are written with units: ` + "`1h30m`, `500ms`" + `. **Numbers** have no quotes, **texts** that look like numbers need them.
