@@ -52,15 +52,19 @@ func (d *Degraded) probe(ctx context.Context) bool {
 	return true
 }
 
-// restoreAll offers the store, in this order, the bindings known last, the renewals that it missed, and the bindings made while
-// it was away. It returns false if the store failed in between.
+// restoreAll offers the store, in this order, the bindings known last, flows before sessions because many sessions go by one
+// flow, the renewals that it missed, and the bindings made while it was away. It returns false if the store failed in between.
 func (d *Degraded) restoreAll(ctx context.Context) bool {
 	if d.near != nil {
 		state := d.near.state.Load
-		lost := func(c *cell[cached]) bool { return c.value.state != state() }
-		owed := func(c *cell[cached]) bool { return c.value.owed }
-		ok := d.eachBatch(ctx, func(at cursor) ([]Entry, cursor) { return d.near.walk(at, restoreBatch, lost) }, d.restoreBatch) &&
-			d.eachBatch(ctx, func(at cursor) ([]Entry, cursor) { return d.near.walk(at, restoreBatch, owed) }, d.renewBatch)
+		lost := func(kind affinity.Kind) func(*cell[cached]) bool {
+			return func(c *cell[cached]) bool { return c.value.state != state() && c.scope.Value().Kind == kind }
+		}
+		offer := func(pick func(*cell[cached]) bool, do func(context.Context, []Entry) error) bool {
+			return d.eachBatch(ctx, func(at cursor) ([]Entry, cursor) { return d.near.walk(at, restoreBatch, pick) }, do)
+		}
+		ok := offer(lost(affinity.KindFlow), d.restoreBatch) && offer(lost(affinity.KindSession), d.restoreBatch) &&
+			offer(func(c *cell[cached]) bool { return c.value.owed }, d.renewBatch)
 		if !ok {
 			return false
 		}

@@ -7,14 +7,16 @@ import "time"
 // session or flow before, or any if none had. A broken connection, or one refused, is also explained by its gateway's being down.
 // Both are late by up to slack.
 func Unexplained(events []Event, observations []Observation, slack time.Duration) []Observation {
-	answered := map[string]map[string]bool{} // by session or flow
+	answered := map[string]map[string]time.Duration{} // by session or flow, and replica: when it answered first
 	for i := range observations {
 		if o := &observations[i]; o.Answered() {
 			id := idOf(o)
 			if answered[id] == nil {
-				answered[id] = map[string]bool{}
+				answered[id] = map[string]time.Duration{}
 			}
-			answered[id][o.Endpoint] = true
+			if first, ok := answered[id][o.Endpoint]; !ok || o.End < first {
+				answered[id][o.Endpoint] = o.End
+			}
 		}
 	}
 	down := downtimes(events, slack)
@@ -37,10 +39,15 @@ func idOf(o *Observation) string {
 }
 
 // killed reports whether a replica that may have held o was killed while o was under way.
-func killed(events []Event, o *Observation, known map[string]bool, slack time.Duration) bool {
+func killed(events []Event, o *Observation, answered map[string]time.Duration, slack time.Duration) bool {
+	fresh := true // no replica had answered before
+	for _, first := range answered {
+		fresh = fresh && first > o.Start
+	}
 	for _, e := range events {
 		under := e.From <= o.End && o.Start <= e.To+slack
-		if e.Kind == Killed && under && (o.Session == "" || len(known) == 0 || known[e.Endpoint]) {
+		_, known := answered[e.Endpoint]
+		if e.Kind == Killed && under && (o.Session == "" || fresh || known) {
 			return true
 		}
 	}

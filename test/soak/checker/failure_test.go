@@ -23,6 +23,11 @@ func TestOnlyKilledReplicasAndRestartedGatewaysExplainFailures(t *testing.T) {
 		{"its replica was killed later", []Event{kill}, []Observation{ask("gw1", 1, 2, podA), ask("gw1", 8, 9, "")}, 1},
 		{"another replica was killed", []Event{kill}, []Observation{ask("gw1", 1, 2, podB), ask("gw1", 9, 10.1, "")}, 1},
 		{"new, so it may have been there", []Event{kill}, []Observation{ask("gw1", 9, 10.1, "")}, 0},
+		{
+			"new, and answered by another one afterwards", []Event{kill},
+			[]Observation{ask("gw1", 9, 10.1, ""), ask("gw1", 11, 11.1, podB)},
+			0,
+		},
 		{"the gateway was down", restart, []Observation{broken(ask("gw1", 11, 11.1, ""))}, 0},
 		{"the other gateway was down", restart, []Observation{broken(ask("gw2", 11, 11.1, ""))}, 1},
 		{"a gateway that is down answers no 5xx", restart, []Observation{ask("gw1", 11, 11.1, "")}, 1},

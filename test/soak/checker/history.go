@@ -92,6 +92,7 @@ func (h *history) begin(r *request) {
 			h.enter(o)
 		}
 		h.look(r)
+		h.follow(r)
 	}
 	var used uint64
 	r.alone = len(h.open) == 0
@@ -126,6 +127,13 @@ func (h *history) look(r *request) {
 	h.states[r.view] = []state{{fresh: true}}
 	if h.knew[r.view] {
 		h.states[r.view] = slices.Clone(h.states[""])
+	}
+}
+
+// follow has a flow that its gateway does not know bound to the revision of the session that brings it, which decides the answer.
+func (h *history) follow(r *request) {
+	if revision := h.w.revisions[r.Revision]; h.flow && r.answer == nil && r.Answered() && revision != nil && !h.knew[r.view] {
+		h.states[r.view] = add(h.states[r.view], state{holder: revision})
 	}
 }
 
@@ -353,7 +361,7 @@ func (h *history) judge(r *request, before, after []state) {
 		h.misroute(r, "%s is not valid", r.answer.name)
 	case r.alone && !r.held && !r.answer.places.overlap(r.Start, r.End):
 		h.misroute(r, "%s takes no new sessions", r.answer.name)
-	case r.alone && r.view == "" && h.in == nil && !h.flow && !late && len(after) == 1 && after[0].was != nil && after[0].moved == r.End:
+	case r.alone && !r.held && r.view == "" && h.in == nil && !h.flow && !late && len(after) == 1 && after[0].was != nil && after[0].moved == r.End:
 		h.judgeMove(r, after[0].was)
 	}
 }
