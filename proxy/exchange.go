@@ -10,6 +10,7 @@ import (
 
 	"github.com/limpet-project/limpet/affinity"
 	"github.com/limpet-project/limpet/endpoint"
+	"github.com/limpet-project/limpet/router"
 )
 
 // An exchange is one request on its way through the gateway. It lives as long as ServeHTTP.
@@ -66,7 +67,11 @@ func (x *exchange) serve() error {
 	x.watch.limits = x.waits(limits)
 	x.watch.stream.Store(x.isStream())
 	x.watch.start()
-	if err := x.choose(); err != nil {
+	err := x.choose()
+	if errors.Is(err, router.ErrUnknownService) && x.matchAnew() {
+		err = x.choose()
+	}
+	if err != nil {
 		return err
 	}
 	resp, c, err := x.forward()
@@ -101,6 +106,22 @@ func (x *exchange) admit(limits *Limits) error {
 		}
 	}
 	return nil
+}
+
+// matchAnew finds the route by the configuration in force now, if it was replaced since the request was matched: the service that the
+// old route names may be gone with it.
+func (x *exchange) matchAnew() bool {
+	next := x.gateway.config.Load()
+	if next == x.config {
+		return false
+	}
+	route := next.match(x.r.Host, x.message.path)
+	if route == nil {
+		return false
+	}
+	x.config, x.route = next, route
+	x.seen.Service, x.seen.Route, x.seen.Tag = route.Service, route.Path, route.Tag
+	return true
 }
 
 // waits returns the limits of this exchange. A request stream over HTTP/2, such as gRPC's, may rest: only idle bounds it.

@@ -1,10 +1,13 @@
 package proxy
 
 import (
+	"context"
+	"net/http"
 	"strings"
 	"testing"
 
 	"github.com/limpet-project/limpet/affinity"
+	"github.com/limpet-project/limpet/router"
 )
 
 func routesFor(t *testing.T) *Gateway {
@@ -93,5 +96,26 @@ func TestAWrongConfigurationIsRefusedWholeAndTheOldOneStays(t *testing.T) {
 		if r, _ := g.Match("acme.example.com", "/"); r.Service.Name != "tenants" {
 			t.Errorf("%s: after a refused Swap, Match(acme.example.com) = %q, want tenants", name, r.Service.Name)
 		}
+	}
+}
+
+func TestARequestMatchedBeforeItsServiceWentIsMatchedAnew(t *testing.T) {
+	address := upstreamServer(t, func(w http.ResponseWriter, r *http.Request) {})
+	next := affinity.ServiceName{Namespace: "default", Name: "renamed"}
+	var s *setup
+	picker := &fakePicker{places: []place{at(address)}}
+	picker.ask = func(_ context.Context, req *router.Request) error {
+		if req.Service == next {
+			return nil
+		}
+		if err := s.gateway.Swap(Config{Routes: []Route{{Hosts: []string{"*"}, Service: next}}}); err != nil {
+			t.Error(err)
+		}
+		return router.ErrUnknownService
+	}
+	s = serve(t, picker)
+	req, _ := http.NewRequest(http.MethodGet, "http://"+s.address+"/", nil)
+	if resp := s.do(t, req); resp.StatusCode != http.StatusOK {
+		t.Errorf("status = %d, want 200: the new configuration has a route", resp.StatusCode)
 	}
 }

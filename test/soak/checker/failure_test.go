@@ -24,7 +24,8 @@ func TestOnlyKilledReplicasAndRestartedGatewaysExplainFailures(t *testing.T) {
 		{"another replica was killed", []Event{kill}, []Observation{ask("gw1", 1, 2, podB), ask("gw1", 9, 10.1, "")}, 1},
 		{"new, so it may have been there", []Event{kill}, []Observation{ask("gw1", 9, 10.1, "")}, 0},
 		{
-			"new, and answered by another one afterwards", []Event{kill},
+			"new, and answered by another one afterwards",
+			[]Event{kill},
 			[]Observation{ask("gw1", 9, 10.1, ""), ask("gw1", 11, 11.1, podB)},
 			0,
 		},
