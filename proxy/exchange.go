@@ -68,8 +68,10 @@ func (x *exchange) serve() error {
 	x.watch.stream.Store(x.isStream())
 	x.watch.start()
 	err := x.choose()
-	if errors.Is(err, router.ErrUnknownService) && x.matchAnew() {
-		err = x.choose()
+	if errors.Is(err, router.ErrUnknownService) && x.renewed() {
+		if err = x.admit(limits); err == nil {
+			err = x.choose()
+		}
 	}
 	if err != nil {
 		return err
@@ -96,31 +98,30 @@ func (x *exchange) admit(limits *Limits) error {
 	if x.route == nil {
 		return errNoRoute
 	}
+	return x.enter()
+}
+
+// enter takes over what the route says of the request before it is picked.
+func (x *exchange) enter() error {
 	x.seen.Service, x.seen.Route, x.seen.Tag = x.route.Service, x.route.Path, x.route.Tag
-	if limit := x.route.MaxBodyBytes; limit > 0 {
-		if x.r.ContentLength > limit {
-			return errBodyTooLarge
-		}
-		if x.body != nil {
-			x.body.limit = limit
-		}
+	limit := x.route.MaxBodyBytes
+	if limit > 0 && x.r.ContentLength > limit {
+		return errBodyTooLarge
+	}
+	if x.body != nil {
+		x.body.limit = limit
 	}
 	return nil
 }
 
-// matchAnew finds the route by the configuration in force now, if it was replaced since the request was matched: the service that the
-// old route names may be gone with it.
-func (x *exchange) matchAnew() bool {
+// renewed reports whether the configuration was replaced since the request was matched: the service that its route names may be gone
+// with the old one.
+func (x *exchange) renewed() bool {
 	next := x.gateway.config.Load()
 	if next == x.config {
 		return false
 	}
-	route := next.match(x.r.Host, x.message.path)
-	if route == nil {
-		return false
-	}
-	x.config, x.route = next, route
-	x.seen.Service, x.seen.Route, x.seen.Tag = route.Service, route.Path, route.Tag
+	x.config = next
 	return true
 }
 
