@@ -36,7 +36,20 @@ func startPair(t *testing.T) *pair {
 		t.Fatal(err)
 	}
 	for i := range p.gateways {
-		p.gateways[i] = startNode(t, fmt.Sprintf(`
+		p.gateways[i] = startNode(t, sharedStore(secret, p.proxy.Addr(), replicas))
+	}
+	p.client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
+	t.Cleanup(p.client.CloseIdleConnections)
+	eventually(t, "both gateways see the store", func() bool { return !p.open(0) && !p.open(1) && p.fresh() })
+	for i := range failureSessions {
+		p.bind(t, fmt.Sprintf("session-%d", i))
+	}
+	return p
+}
+
+// sharedStore is the configuration of a gateway that keeps its bindings in the Redis at addr.
+func sharedStore(secret, addr string, replicas upstreams) string {
+	return fmt.Sprintf(`
 listeners: [{name: web, address: "127.0.0.1:0"}]
 admin: {address: "127.0.0.1:0"}
 accessLog: {file: "off"}
@@ -48,15 +61,7 @@ services:
     affinity: {}
     revisions:
 %sroutes: [{service: demo}]
-`, secret, p.proxy.Addr(), replicas.revisions(50, 50)))
-	}
-	p.client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
-	t.Cleanup(p.client.CloseIdleConnections)
-	eventually(t, "both gateways see the store", func() bool { return !p.open(0) && !p.open(1) && p.fresh() })
-	for i := range failureSessions {
-		p.bind(t, fmt.Sprintf("session-%d", i))
-	}
-	return p
+`, secret, addr, replicas.revisions(50, 50))
 }
 
 // fresh reports whether both gateways bind in Redis by now, and not in their own memory.
@@ -248,19 +253,7 @@ func TestGatewayStartsWithoutItsStore(t *testing.T) {
 	if err := writeDigestSecret(secret); err != nil {
 		t.Fatal(err)
 	}
-	g := startNode(t, fmt.Sprintf(`
-listeners: [{name: web, address: "127.0.0.1:0"}]
-admin: {address: "127.0.0.1:0"}
-accessLog: {file: "off"}
-debuggers: [127.0.0.0/8]
-secrets: {digestFile: %q}
-store: {redis: {addresses: ["%s"]}}
-services:
-  - name: demo
-    affinity: {}
-    revisions:
-%sroutes: [{service: demo}]
-`, secret, server.Addr(), startUpstreams(t).revisions(50, 50)))
+	g := startNode(t, sharedStore(secret, server.Addr(), startUpstreams(t)))
 	client := &http.Client{}
 	defer client.CloseIdleConnections()
 	_, first, err := g.ask(client, "alice")
