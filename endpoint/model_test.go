@@ -46,6 +46,8 @@ func drawStep(t *rapid.T) step {
 type modelEndpoint struct {
 	known, listed, notReady, draining, ordered bool
 
+	served bool // was open since it became known
+
 	gone, failed time.Time
 	slot         int32
 	seen         affinity.Endpoint
@@ -126,6 +128,7 @@ func (m *model) setMembers(s step, now time.Time) {
 			continue
 		}
 		e.known, e.listed, e.notReady, e.draining = true, true, b == 2, b == 3
+		e.served = e.served || !e.notReady
 		members = append(members, Member{Name: pod(modelName(s.rev), i), NotReady: e.notReady, Draining: e.draining})
 	}
 	m.table.SetMembers(modelName(s.rev), members)
@@ -136,6 +139,7 @@ func (m *model) check() error {
 	slots := make(map[int32]string)
 	for i := range m.revs {
 		r := &m.revs[i]
+		r.forget()
 		tombstone := !r.listed && time.Since(r.removed) < 10*time.Minute
 		shown := revisionOf(m.table, modelName(i).Name)
 		if (shown != nil) != (r.known && (r.listed || tombstone)) {
@@ -158,21 +162,25 @@ func (m *model) check() error {
 	return nil
 }
 
+// forget lets the endpoints go that were not listed for so long that the table forgets them, with the operator's orders.
+func (r *modelRevision) forget() {
+	for i := range r.pods {
+		if e := &r.pods[i]; e.known && !e.listed && time.Since(e.gone) >= 10*time.Minute {
+			*e = modelEndpoint{failed: e.failed}
+		}
+	}
+}
+
 // checkPool compares the endpoints of one revision, and that no more than half of them are ejected.
 func (m *model) checkPool(rev int, p *affinity.Pool, slots map[int32]string) error {
 	fit, ejected := 0, 0
 	for n := range m.revs[rev].pods {
 		e := &m.revs[rev].pods[n]
 		shown := p.Endpoint(pod(modelName(rev), n))
-		if !e.listed && time.Since(e.gone) >= 10*time.Minute {
-			e.known = false
-			e.ordered = e.ordered && e.listed // this process forgets the order with the endpoint
-		}
 		if (shown != nil) != e.known {
 			return fmt.Errorf("Endpoint(%v %d) = %v, want listed or gone: %v", modelName(rev), n, shown, e.known)
 		}
 		if shown == nil {
-			e.slot, e.seen = 0, affinity.Endpoint{}
 			continue
 		}
 		if other, taken := slots[shown.Slot]; taken || shown.Slot <= 0 || e.slot != 0 && e.slot != shown.Slot {
@@ -218,6 +226,12 @@ func (e *modelEndpoint) checkState(shown *affinity.Endpoint, isEjected bool) err
 	}
 	if shown.State != want {
 		return fmt.Errorf("State of %s = %v, want %v", shown.Name, shown.State, want)
+	}
+	if want == affinity.EndpointDown && !e.served {
+		if !shown.Since.IsZero() {
+			return fmt.Errorf("Since of %s = %v, want unknown: it was never open here", shown.Name, shown.Since)
+		}
+		return nil
 	}
 	if shown.Since.After(time.Now()) || e.seen.Name != "" && shown.State == e.seen.State && shown.Since.Before(e.seen.Since) {
 		return fmt.Errorf("Since of %s = %v, was %v", shown.Name, shown.Since, e.seen.Since)
