@@ -83,7 +83,8 @@ func (s *nearShard) read(h uint64, k *affinity.Key) (Binding, mark, bool) {
 }
 
 // learn keeps what the store answered to a question asked at m. It does not replace a newer version, which may be one that the
-// store lost.
+// store lost. That a key is unbound leaves no version behind that answers from before could be compared with, so it counts as a
+// change.
 func (s *nearShard) learn(h uint64, k *affinity.Key, b Binding, m mark) {
 	s.mu.Lock()
 	defer s.unlock()
@@ -95,6 +96,9 @@ func (s *nearShard) learn(h uint64, k *affinity.Key, b Binding, m mark) {
 		s.fill(h, k, b, m, Life{})
 	case !b.Bound() && c != nil && c.value.state == s.near.state.Load():
 		s.drop(id)
+	}
+	if !b.Bound() {
+		*s.seq(h)++
 	}
 }
 
@@ -216,8 +220,11 @@ func (s *nearShard) sweep(most int) {
 	}
 }
 
+// drop removes an entry. With it goes the version that answers from before could be compared with, so it counts as a change.
 func (s *nearShard) drop(id uint32) {
 	c := s.table.at(id)
+	k := c.key()
+	*s.seq(hash(&k))++
 	s.tally.note(c.scope, c.value.target, -1)
 	s.table.remove(id)
 }
@@ -247,7 +254,7 @@ func (s *nearShard) doubt(h uint64, k *affinity.Key) {
 func (s *nearShard) forget(h uint64, k *affinity.Key, v Version) {
 	s.mu.Lock()
 	defer s.unlock()
-	*s.seq(h)++
+	*s.seq(h)++ // also of an entry that is only on its way here
 	if c, id := s.table.find(h, k); c != nil && (v.IsZero() || c.value.version == v) {
 		s.drop(id)
 	}

@@ -154,6 +154,24 @@ func TestNearDoesNotKeepAnAnswerThatWasOvertakenByItsOwnDelete(t *testing.T) {
 	})
 }
 
+func TestNearDoesNotKeepAnAnswerFromBeforeAnotherFoundTheKeyUnbound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRemote(time.Now)
+		n := watchedNear(t, r, binding.NearOptions{})
+		mustSwap(t, r.gateway(), session("s-1"), unbound, pod1)
+		r.delay = func(k affinity.Key) {
+			r.delay = nil
+			// A Delete of this gateway has reached the store, and its own answer is still on its way.
+			if err := r.memory.Delete(t.Context(), k, unbound); err != nil {
+				t.Error(err)
+			}
+			wantTarget(t, n, k, affinity.Target{})
+		}
+		wantTarget(t, n, session("s-1"), pod1)
+		wantTarget(t, n, session("s-1"), affinity.Target{})
+	})
+}
+
 func TestNearKeepsWhatWasLostAsLastKnown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRemote(time.Now)
