@@ -21,6 +21,7 @@ type RevisionView struct {
 	Tags      []string       `json:"tags,omitempty"`
 	State     string         `json:"state"`
 	Since     time.Time      `json:"since,omitzero"`
+	Relayed   bool           `json:"relayed,omitempty"`
 	Endpoints []EndpointView `json:"endpoints"`
 }
 
@@ -36,6 +37,7 @@ type EndpointView struct {
 	Draining     bool      `json:"draining,omitempty"`
 	DrainUntil   time.Time `json:"drainUntil,omitzero"`
 	Limit        int       `json:"limit,omitempty"`
+	Standby      bool      `json:"standby,omitempty"`
 	InFlight     int64     `json:"inFlight"`
 	Queued       int64     `json:"queued"`
 	Sessions     int64     `json:"sessions"`
@@ -56,14 +58,14 @@ func (a api) services(w http.ResponseWriter, _ *http.Request) {
 
 func revisionView(r endpoint.RevisionStatus) RevisionView {
 	v := RevisionView{
-		Name: r.Name, Weight: r.Weight, Tags: r.Tags, State: r.State.String(), Since: r.Since,
+		Name: r.Name, Weight: r.Weight, Tags: r.Tags, State: r.State.String(), Since: r.Since, Relayed: r.Relayed,
 		Endpoints: make([]EndpointView, 0, len(r.Endpoints)),
 	}
 	for _, e := range r.Endpoints {
 		v.Endpoints = append(v.Endpoints, EndpointView{
 			Name: e.Name, Address: e.Address, State: e.State.String(), Since: e.Since, Cause: string(e.Cause),
 			ProbeError: e.ProbeError, EjectedUntil: e.EjectedUntil, Draining: e.Draining, DrainUntil: e.DrainUntil,
-			Limit: e.Limit, InFlight: e.InFlight, Queued: e.Queued, Sessions: e.Bound,
+			Limit: e.Limit, Standby: e.Standby, InFlight: e.InFlight, Queued: e.Queued, Sessions: e.Bound,
 		})
 	}
 	return v

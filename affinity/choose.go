@@ -40,7 +40,7 @@ func (c choice) placeSession(p *Pool) *Endpoint {
 	case c.request.Degraded:
 		return c.plain(p)
 	case c.policy != nil && c.policy.Session != nil && c.policy.Session.Place == PlaceLeastLoaded:
-		return c.better(p, c.request.Session.hash(domainEndpoint))
+		return c.better(p, p.candidates(), c.request.Session.hash(domainEndpoint))
 	case c.request.Loads == nil:
 		return c.plain(p) // nothing is loaded, so nothing is passed over
 	}
@@ -48,10 +48,13 @@ func (c choice) placeSession(p *Pool) *Endpoint {
 }
 
 // plain chooses by rendezvous hashing of the session alone, nil if there is no endpoint.
-func (c choice) plain(p *Pool) *Endpoint {
+func (c choice) plain(p *Pool) *Endpoint { return c.rendezvous(p, p.candidates()) }
+
+// rendezvous chooses one of the candidates, which are p's, by rendezvous hashing of the session.
+func (c choice) rendezvous(p *Pool, candidates []candidate) *Endpoint {
 	h := c.request.Session.hash(domainEndpoint)
 	var first leader
-	for _, n := range p.candidates() {
+	for _, n := range candidates {
 		if score := mix(h ^ n.seed); first.beatenBy(score) {
 			if e := &p.Endpoints[n.at]; !c.avoids(e.Name) {
 				first = leader{e, score}
@@ -130,13 +133,21 @@ func full(e *Endpoint, load Load) bool { return e.Limit > 0 && load.InFlight >= 
 // spread chooses the endpoint of a request without a session. Nothing will be bound and no other gateway has to agree, so it
 // is the better of two random ones, whatever the size of the pool.
 func (c choice) spread(p *Pool) *Endpoint {
-	return c.better(p, hashRandom(c.request.Random, domainEndpoint))
+	return c.better(p, p.candidates(), hashRandom(c.request.Random, domainEndpoint))
 }
 
-// better chooses the less loaded of two endpoints that h names, by requests in flight, then by bound sessions. It looks further
-// while it finds only endpoints that are avoided or full.
-func (c choice) better(p *Pool, h uint64) *Endpoint {
-	ready := p.candidates()
+// reserve chooses an endpoint that stands by, nil if there is none. The requests of a session meet at the same one: it may keep
+// them together where this gateway cannot.
+func (c choice) reserve(p *Pool) *Endpoint {
+	if c.request.Session.IsZero() {
+		return c.better(p, p.reserves(), hashRandom(c.request.Random, domainEndpoint))
+	}
+	return c.rendezvous(p, p.reserves())
+}
+
+// better chooses the less loaded of two candidates of p that h names, by requests in flight, then by bound sessions. It looks
+// further while it finds only endpoints that are avoided or full.
+func (c choice) better(p *Pool, ready []candidate, h uint64) *Endpoint {
 	if len(ready) == 0 {
 		return nil
 	}
@@ -146,9 +157,9 @@ func (c choice) better(p *Pool, h uint64) *Endpoint {
 		step += int(mix(h) % uint64(len(ready)-1))
 	}
 	second := (first + step) % len(ready)
-	best := c.lighter(c.option(p, first), c.option(p, second))
+	best := c.lighter(c.option(p, ready[first]), c.option(p, ready[second]))
 	for i := 0; i < len(ready) && (best.endpoint == nil || best.full); i++ {
-		best = c.lighter(best, c.option(p, (first+i)%len(ready)))
+		best = c.lighter(best, c.option(p, ready[(first+i)%len(ready)]))
 	}
 	return best.endpoint
 }
@@ -160,8 +171,8 @@ type option struct {
 	full     bool
 }
 
-func (c choice) option(p *Pool, i int) option {
-	e := &p.Endpoints[p.ready[i].at]
+func (c choice) option(p *Pool, n candidate) option {
+	e := &p.Endpoints[n.at]
 	if c.avoids(e.Name) {
 		return option{}
 	}

@@ -15,6 +15,7 @@ var (
 
 // Memory is what was remembered for a key. The zero Memory is nothing.
 type Memory struct {
+	// Target of a session may be a revision alone: it began while only endpoints that stand by could take it.
 	Target Target
 	// Made is when the binding was made, on this gateway's clock (the router converts from the store's).
 	Made time.Time
@@ -69,10 +70,10 @@ func (b Bind) String() string {
 
 // A Decision is the outcome of Decide.
 type Decision struct {
-	// Target is the revision and the endpoint that the request goes to. With Bind it is also what to remember (for BindFlow
-	// the revision alone).
+	// Target is the revision and the endpoint that the request goes to. With Bind it is also what to remember: for BindFlow, and
+	// for a session that goes to an endpoint that stands by, the revision alone.
 	Target Target
-	// Endpoint is the endpoint of Target in the snapshot, nil if the revision has none ready (scaled to zero) and with BindFlow.
+	// Endpoint is the endpoint to go to in the snapshot, nil if the revision has none ready (scaled to zero) and with BindFlow.
 	Endpoint *Endpoint
 	// Reason says why.
 	Reason Reason
@@ -114,7 +115,7 @@ func Decide(p *Policy, s *Snapshot, r Request) (Decision, error) {
 	switch session.fate {
 	case unknown:
 		return Decision{WaitUntil: c.settled(&r.SessionMemory)}, nil
-	case valid, endpointGone:
+	case valid, incomplete, endpointGone:
 		return c.stay(session), nil
 	}
 	return c.start(session)
@@ -135,7 +136,7 @@ func (c choice) stay(session finding) Decision {
 	switch {
 	case c.pinsFlow() && flow.free():
 		return Decision{Target: Target{Revision: session.revision.Name}, Reason: reason, Bind: BindFlow}
-	case session.fate == valid:
+	case session.endpoint != nil:
 		return decision(session.revision, session.endpoint, reason, BindNothing)
 	}
 	return c.place(session.revision, reason)
@@ -164,17 +165,39 @@ func (c choice) start(session finding) (Decision, error) {
 
 // place chooses an endpoint of the revision.
 func (c choice) place(revision *Revision, reason Reason) Decision {
+	if relays(revision) {
+		if d := c.standBy(revision, reason); d.Endpoint != nil {
+			return d
+		}
+	}
+	e, bind := c.own(revision.Pool)
+	if e == nil {
+		return c.standBy(revision, reason)
+	}
+	return decision(revision, e, reason, bind)
+}
+
+// own chooses an endpoint that does not stand by, nil if there is none, and says whether the session is to be bound to it.
+func (c choice) own(p *Pool) (*Endpoint, Bind) {
 	switch {
 	case c.request.Session.IsZero():
-		return decision(revision, c.spread(revision.Pool), reason, BindNothing)
+		return c.spread(p), BindNothing
 	case !c.remembersSession():
-		return decision(revision, c.plain(revision.Pool), reason, BindNothing)
+		return c.plain(p), BindNothing
 	}
-	e := c.placeSession(revision.Pool)
-	if e == nil {
-		return decision(revision, nil, reason, BindNothing)
+	return c.placeSession(p), BindSession
+}
+
+// standBy chooses an endpoint that stands by. A session is bound to the revision alone, unless something of it is remembered
+// already: its endpoint may come back, and the next request that finds one ready completes the binding.
+func (c choice) standBy(revision *Revision, reason Reason) Decision {
+	e := c.reserve(revision.Pool)
+	d := decision(revision, e, reason, BindNothing)
+	m := &c.request.SessionMemory
+	if e != nil && c.remembersSession() && (m.Expired || m.Target.Revision != revision.Name) {
+		d.Bind, d.Target.Endpoint = BindSession, ""
 	}
-	return decision(revision, e, reason, BindSession)
+	return d
 }
 
 func decision(revision *Revision, e *Endpoint, reason Reason, bind Bind) Decision {
@@ -200,9 +223,9 @@ func (c choice) reason(session, flow finding) Reason {
 
 func (c choice) reasonOf(f fate, m *Memory) Reason {
 	switch {
-	case f == valid && m.Provisional, f == nothing && c.request.Degraded:
+	case (f == valid || f == incomplete) && m.Provisional, f == nothing && c.request.Degraded:
 		return ReasonDegraded
-	case f == valid:
+	case f == valid, f == incomplete:
 		return ReasonBound
 	case f == expired:
 		return ReasonExpired

@@ -79,6 +79,9 @@ type Revision struct {
 	Since time.Time
 	// Pool holds the endpoints. It may be nil or empty: a revision scaled to zero is valid.
 	Pool *Pool
+	// Relayed sends every request to a standby endpoint as long as one is ready: a session decides the revision only, and the next
+	// hop the endpoint.
+	Relayed bool
 
 	seed uint64 // hash of the name, set by NewSnapshot
 }
@@ -88,8 +91,9 @@ type Revision struct {
 type Pool struct {
 	Endpoints []Endpoint // sorted by name; those that went stay listed for a while, as Gone
 
-	ready []candidate
-	index map[string]int32 // place in Endpoints by name
+	ready   []candidate
+	standby []candidate
+	index   map[string]int32 // place in Endpoints by name
 }
 
 // A candidate is a ready endpoint. The seeds lie side by side, apart from the endpoints, because every new session reads them all.
@@ -107,8 +111,13 @@ func NewPool(endpoints []Endpoint) *Pool {
 	p := &Pool{Endpoints: list, index: make(map[string]int32, len(list))}
 	for i := range list {
 		p.index[list[i].Name] = int32(i)
-		if list[i].State == EndpointReady {
-			p.ready = append(p.ready, candidate{seed: seed(list[i].Name), at: int32(i)})
+		if list[i].State != EndpointReady {
+			continue
+		}
+		if n := (candidate{seed: seed(list[i].Name), at: int32(i)}); list[i].Standby {
+			p.standby = append(p.standby, n)
+		} else {
+			p.ready = append(p.ready, n)
 		}
 	}
 	return p
@@ -126,7 +135,7 @@ func (p *Pool) Endpoint(name string) *Endpoint {
 	return &p.Endpoints[i]
 }
 
-// Ready returns the number of ready endpoints.
+// Ready returns the number of ready endpoints without those that stand by.
 func (p *Pool) Ready() int {
 	if p == nil {
 		return 0
@@ -140,6 +149,14 @@ func (p *Pool) candidates() []candidate {
 		return nil
 	}
 	return p.ready
+}
+
+// reserves returns the ready endpoints that stand by; p may be nil.
+func (p *Pool) reserves() []candidate {
+	if p == nil {
+		return nil
+	}
+	return p.standby
 }
 
 // An EndpointState says which requests an endpoint may get.
@@ -179,6 +196,9 @@ type Endpoint struct {
 	Until time.Time
 	// Limit is the number of requests in flight at most, as this gateway counts them; 0 is no limit.
 	Limit int
+	// Standby gets requests only while no other endpoint of the revision can take them, and holds no sessions: it wakes the
+	// revision, or knows where to go on.
+	Standby bool
 	// Slot is a small number that belongs to the endpoint's identity and survives snapshots. Loads may index by it.
 	Slot int32
 }

@@ -13,6 +13,7 @@ const (
 	expired                  // a memory past its deadlines
 	valid                    // may be used
 	unknown                  // not known here to be valid, nor to have become invalid since it was bound
+	incomplete               // the revision is valid, and no endpoint was chosen yet
 	endpointGone             // the revision is valid
 	revisionGone
 )
@@ -34,7 +35,7 @@ func (c choice) session() finding {
 		return finding{}
 	}
 	f := c.recall(m)
-	if f.fate != valid {
+	if f.fate != valid || relays(f.revision) {
 		return f
 	}
 	f.fate, f.endpoint = c.endpointFate(f.revision.Pool, m)
@@ -67,13 +68,21 @@ func (c choice) recall(m *Memory) finding {
 	return finding{fate: unknown}
 }
 
-// endpointFate returns valid, unknown or endpointGone, and the endpoint if it is valid.
+// relays reports whether every request for the revision goes to an endpoint that stands by.
+func relays(r *Revision) bool { return r.Relayed && len(r.Pool.reserves()) > 0 }
+
+// endpointFate returns valid, unknown, incomplete or endpointGone, and the endpoint if it is valid.
 func (c choice) endpointFate(p *Pool, m *Memory) (fate, *Endpoint) {
-	if c.avoids(m.Target.Endpoint) {
+	switch {
+	case m.Target.Endpoint == "":
+		return incomplete, nil
+	case c.avoids(m.Target.Endpoint):
 		return endpointGone, nil
 	}
 	e := p.Endpoint(m.Target.Endpoint)
 	switch {
+	case e != nil && e.Standby:
+		return endpointGone, nil
 	case e != nil && c.holds(e):
 		return valid, e
 	case e != nil && c.becameInvalid(invalidSince(e), m), c.isSettled(m):

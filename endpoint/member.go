@@ -126,6 +126,6 @@ func (m *member) endpoint() affinity.Endpoint {
 	}
 	return affinity.Endpoint{
 		Name: m.spec.Name, Address: m.spec.Address, State: m.state, Since: since,
-		Until: until, Limit: m.spec.Limit, Slot: m.slot,
+		Until: until, Limit: m.spec.Limit, Standby: m.spec.Standby, Slot: m.slot,
 	}
 }

@@ -48,11 +48,13 @@ func (r *revision) update(spec Revision, now time.Time) bool {
 		state = affinity.RevisionFailed
 	}
 	old := *r
-	r.spec, r.state = Revision{Name: spec.Name, Weight: spec.Weight, Tags: slices.Clone(spec.Tags), Failed: spec.Failed}, state
+	r.spec, r.state = spec, state
+	r.spec.Tags = slices.Clone(spec.Tags)
 	if old.state != r.state || old.valid() != r.valid() {
 		r.since = now
 	}
-	return old.state != r.state || old.spec.Weight != spec.Weight || !slices.Equal(old.spec.Tags, spec.Tags)
+	return old.state != r.state || old.spec.Weight != spec.Weight || old.spec.Relayed != spec.Relayed ||
+		!slices.Equal(old.spec.Tags, spec.Tags)
 }
 
 // updateRules takes over what a source says for all revisions of the service and reports whether it changed.
@@ -107,7 +109,7 @@ func (s *service) nextDeadline(now time.Time) time.Time {
 func (s *service) view(synced bool) *affinity.Snapshot {
 	list := make([]affinity.Revision, 0, len(s.revisions))
 	for _, r := range s.revisions {
-		v := affinity.Revision{Name: r.spec.Name, State: r.state, Since: r.since, Pool: r.pool.published}
+		v := affinity.Revision{Name: r.spec.Name, State: r.state, Since: r.since, Pool: r.pool.published, Relayed: r.spec.Relayed}
 		if r.state != affinity.RevisionRemoved {
 			v.Weight, v.Tags = r.spec.Weight, r.spec.Tags
 		}

@@ -45,6 +45,8 @@ type Revision struct {
 	Weight int
 	Tags   []string
 	Failed bool
+	// Relayed sends every request to a member that stands by, as long as one is ready; sessions decide the revision only.
+	Relayed bool
 }
 
 // A Member is what a source says of one endpoint.
@@ -56,6 +58,8 @@ type Member struct {
 	Draining   bool
 	DrainUntil time.Time
 	Limit      int // requests in flight at most; 0 is no limit
+	// Standby gets requests only while no other endpoint of the revision can take them; nothing is bound to it.
+	Standby bool
 }
 
 // same reports whether two statements of a source say the same.

@@ -22,6 +22,7 @@ type RevisionStatus struct {
 	Tags      []string
 	State     affinity.RevisionState
 	Since     time.Time
+	Relayed   bool             // every request goes to an endpoint that stands by
 	Endpoints []EndpointStatus // sorted by name, gone ones included
 }
 
@@ -38,6 +39,7 @@ type EndpointStatus struct {
 	Draining     bool      // takes no new sessions, whatever its state
 	DrainUntil   time.Time // the zero time: no deadline
 	Limit        int       // 0 is no limit
+	Standby      bool      // takes only what no other endpoint of the revision can
 	InFlight     int64     // without those that wait
 	Queued       int64
 	Bound        int64
@@ -73,7 +75,7 @@ func (t *Table) ServiceStatus(name affinity.ServiceName) (ServiceStatus, bool) {
 }
 
 func (r *revision) status() RevisionStatus {
-	status := RevisionStatus{Name: r.spec.Name, State: r.state, Since: r.since}
+	status := RevisionStatus{Name: r.spec.Name, State: r.state, Since: r.since, Relayed: r.spec.Relayed}
 	status.Endpoints = make([]EndpointStatus, 0, len(r.pool.members))
 	if r.state != affinity.RevisionRemoved {
 		status.Weight, status.Tags = r.spec.Weight, slices.Clone(r.spec.Tags)
@@ -89,7 +91,7 @@ func (m *member) status() EndpointStatus {
 	return EndpointStatus{
 		Name: m.spec.Name, Address: m.spec.Address, State: m.state, Since: m.since, Cause: m.cause,
 		ProbedAt: m.probedAt, ProbeError: m.probeText, EjectedUntil: m.ejectedUntil,
-		Draining: draining, DrainUntil: until, Limit: m.spec.Limit,
+		Draining: draining, DrainUntil: until, Limit: m.spec.Limit, Standby: m.spec.Standby,
 		InFlight: m.counter.inFlight.Load(), Queued: m.counter.queued.Load(), Bound: max(m.counter.bound.Load(), 0),
 	}
 }

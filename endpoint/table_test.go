@@ -455,3 +455,24 @@ func TestWhatWasNeverReadyHereHasNotStoppedToBe(t *testing.T) {
 		}
 	})
 }
+
+func TestStandbyAndRelayedReachTheSnapshot(t *testing.T) {
+	table := NewTable(Options{})
+	services := []Service{{Name: demo, Revisions: []Revision{{Name: "demo-00001", Weight: 1}}}}
+	table.SetServices(services)
+	table.SetMembers(demo1, []Member{{Name: "activator", Address: "10.0.0.9:8012", Standby: true}})
+	table.SetSynced()
+	r := table.Snapshot(demo).Revision("demo-00001")
+	if e := r.Pool.Endpoint("activator"); r.Relayed || r.Pool.Ready() != 0 || !e.Standby || e.State != affinity.EndpointReady {
+		t.Errorf("snapshot = relayed %v, %d ready, %+v, want an endpoint that stands by alone", r.Relayed, r.Pool.Ready(), e)
+	}
+	services[0].Revisions[0].Relayed = true
+	table.SetServices(services)
+	if r := table.Snapshot(demo).Revision("demo-00001"); !r.Relayed {
+		t.Errorf("Relayed = %v, want true", r.Relayed)
+	}
+	table.SetMembers(demo1, []Member{{Name: "activator", Address: "10.0.0.9:8012"}})
+	if r := table.Snapshot(demo).Revision("demo-00001"); r.Pool.Ready() != 1 {
+		t.Errorf("ready endpoints = %d, want the one that no longer stands by", r.Pool.Ready())
+	}
+}

@@ -120,6 +120,9 @@ func (e *Explanation) decide(r *Router, p *Pick) {
 		case d.Bind == affinity.BindSession:
 			e.step("would bind the session to " + d.Target.String())
 		}
+		if d.Endpoint != nil {
+			d.Target.Endpoint = d.Endpoint.Name
+		}
 		d.Reason = asked
 		e.outcome(d)
 		return

@@ -53,6 +53,9 @@ func (p *Pick) choose(ctx context.Context) error {
 			p.decide.FlowMemory = affinity.Memory{Target: affinity.Target{Revision: d.Target.Revision}, Made: p.decide.Now}
 			continue
 		}
+		if d.Endpoint != nil {
+			d.Target.Endpoint = d.Endpoint.Name // a session may be bound to less than it goes to
+		}
 		d.Reason = asked
 		if p.full && asked == affinity.ReasonDegraded {
 			d.Reason = affinity.ReasonNone

@@ -43,6 +43,7 @@ const colour = { ready: "good", draining: "warn", down: "bad", gone: "quiet" };
 function endpointRow(service, revision, e, most) {
   let state = e.state;
   if (e.cause) state += " (" + e.cause + ")";
+  if (e.standby) state += ", standing by";
   if (e.drainUntil) state += ", until " + new Date(e.drainUntil).toLocaleTimeString();
   const order = element("button", { type: "button" }, e.draining ? "Take back" : "Drain");
   order.onclick = () => drain(service, revision, e);
