@@ -320,7 +320,7 @@ func TestUpgradesThatWouldHideRequestsOrWereNotAskedForAreNotMade(t *testing.T) 
 			io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: other\r\n\r\n")
 			return
 		}
-		io.WriteString(c, okAnswer)
+		io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 	})
 	s := serve(t, &fakePicker{places: []place{at(address)}})
 	resp := s.get(t, "/plain", func(r *http.Request) {
