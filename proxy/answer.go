@@ -21,13 +21,15 @@ const (
 	retryAfter = 1
 )
 
-// Errors of requests that do not come from the router.
+// Errors of requests that do not come from the router. errInsecure's answer has a Location.
 var (
 	errNoRoute       = errors.New("no route for this host and path")
 	errHeaderSize    = errors.New("request header is larger than allowed")
 	errConnectMethod = errors.New("method CONNECT is not served")
 	errBadTarget     = errors.New("request target cannot be forwarded as it is")
 	errUpgrade       = errors.New("client asked for an upgrade that cannot be forwarded")
+	errBadHost       = errors.New("host cannot stand in a redirect")
+	errInsecure      = errors.New("request did not come by TLS and is sent to https")
 	errClientGone    = errors.New("client went away")
 )
 
@@ -61,6 +63,8 @@ func answerTo(err error) answer {
 	switch {
 	case errors.As(err, &id):
 		return answer{http.StatusBadRequest, "bad-id", id.Error(), unknown}
+	case is(errInsecure):
+		return answer{http.StatusMovedPermanently, "redirect", "moved to https", unknown}
 	case is(errNoRoute):
 		return answer{http.StatusNotFound, "no-route", "no route for this host and path", unknown}
 	case is(router.ErrUnknownService):
@@ -83,6 +87,8 @@ func answerTo(err error) answer {
 		return answer{http.StatusMethodNotAllowed, "bad-method", "method CONNECT is not served", unknown}
 	case is(errBadTarget):
 		return answer{http.StatusBadRequest, "bad-target", "request target is not a valid path", unknown}
+	case is(errBadHost):
+		return answer{http.StatusBadRequest, "bad-host", "host is not a valid name", unknown}
 	case is(errUpgrade):
 		return answer{http.StatusBadRequest, "bad-upgrade", "invalid upgrade", unknown}
 	case is(errReadStall):

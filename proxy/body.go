@@ -138,7 +138,7 @@ func (b *clientBody) took(p []byte, err error) (int, error) {
 		err = errBodyEnded
 	}
 	if b.err = err; err == io.EOF {
-		cleanTrailer(b.x.r.Trailer, b.x.trusted) // it has come with the last byte
+		cleanTrailer(b.x.r.Trailer, b.x.trusted, b.x.route.taken) // it has come with the last byte
 	}
 	if b.keeping {
 		if b.keeping = len(b.kept)+len(p) <= replayBytes; b.keeping {

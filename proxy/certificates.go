@@ -23,8 +23,17 @@ type CertificateFiles struct {
 	Key         string
 }
 
-// Certificates are what a TLS listener shows, by the name that a client asks for. They follow their files: while Run runs a change
-// is noticed within seconds, and a change that cannot be used leaves the old ones in force. Safe for concurrent use.
+// A CertificateSource chooses the certificate that a TLS listener shows. It is called concurrently, once for each handshake, and does
+// not wait for anything. With an error the handshake fails; no certificate and no error is none for this name, which the client is
+// told. A source that also has Run(context.Context, *slog.Logger) is run by a [Listener] while it serves, and returns when the context
+// ends.
+type CertificateSource interface {
+	Certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error)
+}
+
+// Certificates are a [CertificateSource] of files, by the name that a client asks for. They follow their files: while Run runs a change
+// is noticed within seconds, and a change that cannot be used leaves the old ones in force. They belong to one Listener, which
+// runs them. A nil *Certificates has no certificate.
 type Certificates struct {
 	files []CertificateFiles
 	seen  [sha256.Size]byte // of the files as last read; Run's alone
@@ -45,8 +54,13 @@ func LoadCertificates(files []CertificateFiles) (*Certificates, error) {
 	return c, nil
 }
 
+var _ CertificateSource = (*Certificates)(nil)
+
 // Run looks at the files until ctx ends. What was wrong with a change is logged, once per change.
 func (c *Certificates) Run(ctx context.Context, log *slog.Logger) {
+	if c == nil {
+		return
+	}
 	tick := time.NewTicker(certificatePoll)
 	defer tick.Stop()
 	for {
@@ -118,8 +132,11 @@ func (c *Certificates) read() (contents [][2][]byte, sum [sha256.Size]byte, err 
 	return contents, sha256.Sum256(all.Bytes()), nil
 }
 
-// choose is what TLS asks for the certificate of a new connection.
-func (c *Certificates) choose(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+// Certificate returns the first certificate that fits the name and the algorithms of a client, else the first.
+func (c *Certificates) Certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	if c == nil {
+		return nil, nil
+	}
 	certs := *c.now.Load()
 	for i := range certs {
 		if hello.SupportsCertificate(&certs[i]) == nil {

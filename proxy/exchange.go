@@ -18,6 +18,8 @@ type exchange struct {
 	gateway *Gateway
 	config  *compiled
 	route   *compiledRoute
+	backend *backend // of what is picked; before that the route's
+	limits  *Limits
 	w       http.ResponseWriter
 	r       *http.Request
 	control *http.ResponseController
@@ -36,7 +38,7 @@ type exchange struct {
 }
 
 func newExchange(g *Gateway, w http.ResponseWriter, r *http.Request) *exchange {
-	x := &exchange{gateway: g, config: g.config.Load(), w: w, r: r, peer: peerOf(r), outcome: endpoint.OutcomeUnknown}
+	x := &exchange{gateway: g, config: g.config.Load(), w: w, r: r, limits: limitsOf(r), peer: peerOf(r), outcome: endpoint.OutcomeUnknown}
 	x.control = http.NewResponseController(w)
 	x.trusted = within(x.peer, x.config.trusted)
 	x.seen = Observed{Method: r.Method, Protocol: r.Proto, Peer: x.peer, Begin: time.Now()}
@@ -60,16 +62,14 @@ func newExchange(g *Gateway, w http.ResponseWriter, r *http.Request) *exchange {
 
 // serve takes the request through its stages. An error is what the client has to be told.
 func (x *exchange) serve() error {
-	limits := limitsOf(x.r)
-	if err := x.admit(limits); err != nil {
+	if err := x.admit(); err != nil {
 		return err
 	}
-	x.watch.limits = x.waits(limits)
 	x.watch.stream.Store(x.isStream())
 	x.watch.start()
 	err := x.choose()
 	if errors.Is(err, router.ErrUnknownService) && x.renewed() {
-		if err = x.admit(limits); err == nil {
+		if err = x.admit(); err == nil {
 			err = x.choose()
 		}
 	}
@@ -87,14 +87,14 @@ func (x *exchange) serve() error {
 }
 
 // admit refuses what is not served at all, and finds the route.
-func (x *exchange) admit(limits *Limits) error {
-	if headerSize(x.r) > limits.MaxHeaderBytes {
+func (x *exchange) admit() error {
+	if headerSize(x.r) > x.limits.MaxHeaderBytes {
 		return errHeaderSize
 	}
 	if x.r.Method == http.MethodConnect {
 		return errConnectMethod
 	}
-	x.route = x.config.match(x.r.Host, x.message.path)
+	x.route = x.config.match(x.r.Host, x.message.path, x.message)
 	if x.route == nil {
 		return errNoRoute
 	}
@@ -104,6 +104,10 @@ func (x *exchange) admit(limits *Limits) error {
 // enter takes over what the route says of the request before it is picked.
 func (x *exchange) enter() error {
 	x.seen.Service, x.seen.Route, x.seen.Tag = x.route.Service, x.route.Path, x.route.Tag
+	x.follow(x.route.general)
+	if x.route.RedirectHTTPS && !secure(x.r, x.trusted) {
+		return x.redirect()
+	}
 	limit := x.route.MaxBodyBytes
 	if limit > 0 && x.r.ContentLength > limit {
 		return errBodyTooLarge
@@ -125,9 +129,17 @@ func (x *exchange) renewed() bool {
 	return true
 }
 
+// follow lets the exchange go on by b, whose limits hold from then on.
+func (x *exchange) follow(b *backend) {
+	if x.backend != b {
+		x.backend = b
+		x.watch.bound(x.waits())
+	}
+}
+
 // waits returns the limits of this exchange. A request stream over HTTP/2, such as gRPC's, may rest: only idle bounds it.
-func (x *exchange) waits(l *Limits) waits {
-	up := x.route.upstream
+func (x *exchange) waits() waits {
+	up, l := x.backend.upstream, x.limits
 	w := waits{response: up.response, request: up.request, idle: up.idle, readStall: l.ReadStall, writeStall: l.WriteStall}
 	if x.r.ProtoMajor >= 2 && x.r.ContentLength < 0 || x.body == nil {
 		w.readStall = 0
@@ -156,11 +168,12 @@ func (x *exchange) choose() error {
 	return nil
 }
 
-// note records what was picked, for the observer.
+// note takes over what was picked, also for the observer.
 func (x *exchange) note() {
 	key := x.pick.Key()
 	x.seen.Picked, x.seen.Target, x.seen.Address, x.seen.Reason = true, x.pick.Target(), x.pick.Address(), x.pick.Reason()
 	copy(x.seen.Key[:], key.Digest[:])
+	x.follow(x.route.backend(x.seen.Target.Revision))
 }
 
 // reason returns why the exchange was ended, if it was, and otherwise err.
@@ -178,7 +191,9 @@ func (x *exchange) reason(err error) error {
 // fail ends the exchange with an error. Once a response has begun nothing can be said any longer but that it is broken off.
 func (x *exchange) fail(err error) {
 	a := answerTo(err)
-	x.seen.Cause, x.seen.Err = a.cause, err
+	if x.seen.Cause = a.cause; a.status >= http.StatusBadRequest {
+		x.seen.Err = err
+	}
 	if x.outcome = a.outcome; x.watch.client.Load() {
 		x.outcome = endpoint.OutcomeUnknown // the endpoint had nothing to answer yet
 	}

@@ -16,10 +16,7 @@ import (
 // be repeated, and where, is SEMANTICS 11.
 func (x *exchange) forward() (*http.Response, *conn, error) {
 	a := &attempts{x: x, early: early{x: x}}
-	var err error
-	if a.out, err = x.outgoing(a.early.trace(x.ctx)); err != nil {
-		return nil, nil, err
-	}
+	a.ctx = a.early.trace(x.ctx)
 	start := time.Now()
 	resp, err := a.run()
 	x.watch.answered()
@@ -36,7 +33,9 @@ func (x *exchange) forward() (*http.Response, *conn, error) {
 // attempts is the course of one request over one or more connections.
 type attempts struct {
 	x       *exchange
+	ctx     context.Context
 	out     *http.Request
+	backend *backend // that out was made for
 	early   early
 	conn    *conn
 	pool    *pool
@@ -72,9 +71,11 @@ const maxEndpoints = 3
 func (a *attempts) connect(fresh bool) (reused bool, err error) {
 	x := a.x
 	for tried := 1; ; tried++ {
+		if err := a.address(); err != nil {
+			return false, err
+		}
 		x.seen.Attempts++
-		a.address()
-		if x.upgradeTo() != "" && x.route.upstream.tls != nil {
+		if x.upgradeTo() != "" && x.backend.upstream.tls != nil {
 			// A shared HTTP/2 connection cannot switch protocols.
 			a.conn, err = a.pool.dialOwn(x.ctx, true)
 		} else {
@@ -92,15 +93,32 @@ func (a *attempts) connect(fresh bool) (reused bool, err error) {
 	}
 }
 
-// address directs the request to the picked endpoint.
-func (a *attempts) address() {
+// address directs the request to the picked endpoint. Another revision may be spoken to in another way: its request is made anew
+// and has nothing of the one before.
+func (a *attempts) address() error {
 	x := a.x
-	host := x.r.Host
-	if !x.route.PreserveHost {
-		host = x.seen.Address
+	if a.backend != x.backend {
+		out, err := x.outgoing(a.ctx)
+		if err != nil {
+			return err
+		}
+		a.out, a.backend = out, x.backend
 	}
+	host := x.host()
 	a.out.Host, a.out.URL.Host = host, x.seen.Address
-	a.pool = x.route.upstream.pool(x.seen.Address, host)
+	a.pool = x.backend.upstream.pool(x.seen.Address, host)
+	return nil
+}
+
+// host returns the Host that the picked endpoint is sent.
+func (x *exchange) host() string {
+	switch {
+	case x.route.RewriteHost != "":
+		return x.route.RewriteHost
+	case x.route.PreserveHost:
+		return x.r.Host
+	}
+	return x.seen.Address
 }
 
 // send makes one attempt. before is what had been written to the connection until then.
@@ -162,7 +180,7 @@ func (x *exchange) failed(err error) error {
 	return &protocolError{err}
 }
 
-// outgoing makes the request for the endpoint, without its address.
+// outgoing makes the request for the endpoints of the picked revision, without an address.
 func (x *exchange) outgoing(ctx context.Context) (*http.Request, error) {
 	r := x.r
 	target, err := x.target()
@@ -177,7 +195,10 @@ func (x *exchange) outgoing(ctx context.Context) (*http.Request, error) {
 		}
 		h["Connection"], h["Upgrade"] = []string{"Upgrade"}, []string{protocol}
 	}
-	cleanTrailer(r.Trailer, x.trusted)
+	for _, f := range x.backend.set {
+		h[f.name] = f.values
+	}
+	cleanTrailer(r.Trailer, x.trusted, x.route.taken)
 	x.pick.EditRequest(h)
 	if x.gateway.observer != nil {
 		x.gateway.observer.Forward(x.ctx, h)
@@ -201,7 +222,7 @@ func (x *exchange) outgoing(ctx context.Context) (*http.Request, error) {
 // target returns the URL whose path and query are the bytes that the client sent.
 func (x *exchange) target() (*url.URL, error) {
 	u := *x.r.URL
-	u.Scheme, u.User, u.Fragment, u.RawFragment = x.route.upstream.scheme(), nil, "", ""
+	u.Scheme, u.User, u.Fragment, u.RawFragment = x.backend.upstream.scheme(), nil, "", ""
 	if u.Path == "*" || u.EscapedPath() == x.message.path {
 		return &u, nil
 	}
@@ -216,7 +237,7 @@ func (x *exchange) target() (*url.URL, error) {
 // upgradeTo returns the protocol to switch to, "" for none. HTTP/2 without TLS has no connection that could be switched, and
 // with a body it would not be clear where the new protocol begins; there the endpoint sees an ordinary request.
 func (x *exchange) upgradeTo() string {
-	if x.route.upstream.protocol == ProtocolH2C || x.body != nil {
+	if x.backend.upstream.protocol == ProtocolH2C || x.body != nil {
 		return ""
 	}
 	return upgradeProtocol(x.r)

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/limpet-project/limpet/affinity"
 )
 
 // A Gateway serves requests by a Config: it matches the route, asks its Picker and forwards. It is an http.Handler and safe for
@@ -51,9 +53,17 @@ func (g *Gateway) Close() {
 	_ = g.Swap(Config{})
 }
 
-// Match returns the route of a host and a raw path, and whether there is one. The host may carry a port.
-func (g *Gateway) Match(host, path string) (Route, bool) {
-	r := g.config.Load().match(host, path)
+// Match returns the route of a request with this host and raw path and no headers, and whether there is one. The host may carry a
+// port.
+func (g *Gateway) Match(host, path string) (Route, bool) { return g.find(host, path, nil) }
+
+// MatchMessage returns the route of a request as the gateway would find it, and whether there is one.
+func (g *Gateway) MatchMessage(m affinity.Message) (Route, bool) {
+	return g.find(m.Host(), m.Path(), m)
+}
+
+func (g *Gateway) find(host, path string, m affinity.Message) (Route, bool) {
+	r := g.config.Load().match(host, path, m)
 	if r == nil {
 		return Route{}, false
 	}

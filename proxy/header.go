@@ -34,11 +34,12 @@ func forwarding(name string) bool {
 	return name == "Forwarded" || strings.HasPrefix(name, "X-Forwarded-")
 }
 
-// cleanTrailer takes out of a request's trailer what outgoing takes out of its header, and what is no field. net/http checks neither
-// the names that a client announces nor the values that follow.
-func cleanTrailer(trailer http.Header, trusted bool) {
+// cleanTrailer takes out of a request's trailer what outgoing takes out of its header, what the route sets there, and what is no
+// field. net/http checks neither the names that a client announces nor the values that follow.
+func cleanTrailer(trailer http.Header, trusted bool, taken []string) {
 	for name, values := range trailer {
-		if hopByHop(name) || internal(name) || !trusted && forwarding(name) || !httpguts.ValidHeaderFieldName(name) ||
+		if hopByHop(name) || internal(name) || !trusted && forwarding(name) || slices.Contains(taken, name) ||
+			!httpguts.ValidHeaderFieldName(name) ||
 			slices.ContainsFunc(values, func(v string) bool { return !httpguts.ValidHeaderFieldValue(v) }) {
 			delete(trailer, name)
 		}

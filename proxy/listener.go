@@ -15,10 +15,12 @@ import (
 // A Listener serves a Gateway, or any handler, on a network listener: HTTP/1.1 and HTTP/2 without TLS, or, with Certificates, TLS
 // with either by ALPN. Its Limits bound what a client may hold. It serves once.
 type Listener struct {
-	Handler      http.Handler
-	Limits       Limits
-	Certificates *Certificates // nil is no TLS
-	MinVersion   uint16        // the oldest version of TLS accepted; 0 is TLS 1.2
+	Handler http.Handler
+	Limits  Limits
+	// Certificates make it a TLS listener; nil is no TLS. A nil pointer in it, of a type of this package, is TLS without a
+	// certificate: every handshake fails.
+	Certificates CertificateSource
+	MinVersion   uint16 // the oldest version of TLS accepted; 0 is TLS 1.2
 
 	setup    sync.Once
 	server   *http.Server
@@ -38,8 +40,10 @@ func (l *Listener) Serve(ctx context.Context, ln net.Listener, log *slog.Logger)
 	defer aside.Wait()
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	if l.Certificates != nil {
-		aside.Go(func() { l.Certificates.Run(ctx, log) })
+	if source, ok := l.Certificates.(interface {
+		Run(context.Context, *slog.Logger)
+	}); ok {
+		aside.Go(func() { source.Run(ctx, log) })
 	}
 	served := make(chan struct{})
 	aside.Go(func() {
@@ -99,7 +103,7 @@ func (l *Listener) prepare(log *slog.Logger) {
 			return
 		}
 		l.server.Protocols.SetHTTP2(true)
-		l.server.TLSConfig = &tls.Config{MinVersion: max(l.MinVersion, tls.VersionTLS12), GetCertificate: l.Certificates.choose}
+		l.server.TLSConfig = &tls.Config{MinVersion: max(l.MinVersion, tls.VersionTLS12), GetCertificate: l.Certificates.Certificate}
 	})
 }
 

@@ -127,12 +127,11 @@ func TestCertificatesFollowTheirFilesAndABadFileKeepsTheOldOnes(t *testing.T) {
 	}
 	var out bytes.Buffer
 	log := slog.New(slog.NewTextHandler(&out, nil))
+	c := &Certificates{files: certs.files, seen: certs.seen}
+	c.now.Store(certs.now.Load())
 	s := serve(t, &fakePicker{}, func(l *Listener, _ *Config) {
-		l.Certificates = &Certificates{files: certs.files}
-		l.Certificates.now.Store(certs.now.Load())
+		l.Certificates = c
 	})
-	c := s.listener.Certificates
-	c.seen = certs.seen
 	first := serial(t, s.address)
 
 	write(t, files.Certificate, []byte("half a file"))

@@ -42,7 +42,7 @@ type Observed struct {
 	Attempts int           // how often the request was sent or a connection tried
 	Upgraded bool
 	Cause    string // the Limpet-Reason, "" if the endpoint's answer went through whole
-	Err      error  // the error behind Cause
+	Err      error  // the error behind Cause, nil for a redirect
 }
 
 // StatusClientGone is the status in [Observed] of a request whose client went away before it was answered. It is never sent.

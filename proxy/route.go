@@ -3,7 +3,12 @@ package proxy
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
+
+	"golang.org/x/net/http/httpguts"
+
+	"github.com/limpet-project/limpet/affinity"
 )
 
 // compiled is a Config in the form that requests read: immutable, swapped whole.
@@ -16,15 +21,19 @@ type compiled struct {
 	upstreams map[upstreamKey]*upstream
 }
 
-// A compiledRoute is a route with the upstream that its requests share.
+// A compiledRoute is a route with what its requests share.
 type compiledRoute struct {
 	Route
-	upstream *upstream
+	headers []field             // that a request must have
+	general *backend            // of revisions that have none of their own
+	single  map[string]*backend // by revision
+	taken   []string            // headers that general or single set
 }
 
 // A pathTable finds the longest prefix of whole segments. Prefixes are kept without their trailing slash, so that "" is all paths.
+// The routes of one path are in the order in which their headers are tried.
 type pathTable struct {
-	routes  map[string]*compiledRoute
+	routes  map[string][]*compiledRoute
 	longest int
 }
 
@@ -53,23 +62,38 @@ func (t *compiled) add(r Route, old map[upstreamKey]*upstream, e *engine) error 
 	if len(r.Hosts) == 0 {
 		return fmt.Errorf("no hosts: name at least one, or \"*\" for any")
 	}
-	up, err := t.upstream(r.Upstream, old, e)
-	if err != nil {
+	if !httpguts.ValidHostHeader(r.RewriteHost) {
+		return fmt.Errorf("rewritten host %q: expected a name, with or without a port", r.RewriteHost)
+	}
+	route := &compiledRoute{Route: r}
+	if route.headers, err = fieldsOf(r.Headers, matchable); err != nil {
 		return err
 	}
-	route := &compiledRoute{Route: r, upstream: up}
+	if err := t.addBackends(route, old, e); err != nil {
+		return err
+	}
 	for _, host := range r.Hosts {
 		table, err := t.table(host)
 		if err != nil {
 			return err
 		}
-		if _, taken := table.routes[path]; taken {
-			return fmt.Errorf("host %q and path %q are those of an earlier route", host, r.Path)
+		if !table.add(path, route) {
+			return fmt.Errorf("host %q, path %q and headers are those of an earlier route", host, r.Path)
 		}
-		table.routes[path] = route
-		table.longest = max(table.longest, len(path))
 	}
 	return nil
+}
+
+// add puts a route in its place and reports whether that was free.
+func (t *pathTable) add(path string, r *compiledRoute) bool {
+	routes := t.routes[path]
+	i, taken := slices.BinarySearchFunc(routes, r, func(a, b *compiledRoute) int { return compareFields(a.headers, b.headers) })
+	if taken {
+		return false
+	}
+	t.routes[path] = slices.Insert(routes, i, r)
+	t.longest = max(t.longest, len(path))
+	return true
 }
 
 // upstream returns the one upstream of t with these settings.
@@ -81,7 +105,7 @@ func (t *compiled) upstream(u Upstream, old map[upstreamKey]*upstream, e *engine
 	up := old[key]
 	if up == nil {
 		var err error
-		if up, err = newUpstream(key, u.RootCAs, e); err != nil {
+		if up, err = newUpstream(key, u, e); err != nil {
 			return nil, err
 		}
 	}
@@ -112,7 +136,7 @@ func (t *compiled) table(host string) (*pathTable, error) {
 	return tables[name], nil
 }
 
-func newPathTable() *pathTable { return &pathTable{routes: map[string]*compiledRoute{}} }
+func newPathTable() *pathTable { return &pathTable{routes: map[string][]*compiledRoute{}} }
 
 // pathPrefix checks a configured path and takes its trailing slash away.
 func pathPrefix(path string) (string, error) {
@@ -126,11 +150,11 @@ func pathPrefix(path string) (string, error) {
 // grows with the square of the length.
 const maxHostBytes = 255
 
-// match returns the route of a request, or nil. host is what the client sent, path is raw. A route matches if its host and its
-// path do: an exact host without a fitting path leaves the request to the wildcards.
-func (t *compiled) match(host, path string) *compiledRoute {
+// match returns the route of a request, or nil. host is what the client sent, path is raw; m has the headers, nil none. A route
+// matches if its host, its path and its headers do: an exact host without a fitting path leaves the request to the wildcards.
+func (t *compiled) match(host, path string, m affinity.Message) *compiledRoute {
 	host = canonicalHost(host)
-	if r := t.exact[host].match(path); r != nil {
+	if r := t.exact[host].match(path, m, t.trusted); r != nil {
 		return r
 	}
 	if len(t.wildcards) > 0 && len(host) <= maxHostBytes {
@@ -139,17 +163,17 @@ func (t *compiled) match(host, path string) *compiledRoute {
 			if !ok {
 				break
 			}
-			if r := t.wildcards[after].match(path); r != nil {
+			if r := t.wildcards[after].match(path, m, t.trusted); r != nil {
 				return r
 			}
 			rest = after
 		}
 	}
-	return t.any.match(path)
+	return t.any.match(path, m, t.trusted)
 }
 
 // match walks from the longest prefix that could be known up to the root. A nil table matches nothing.
-func (t *pathTable) match(path string) *compiledRoute {
+func (t *pathTable) match(path string, m affinity.Message, trusted []netip.Prefix) *compiledRoute {
 	if t == nil {
 		return nil
 	}
@@ -157,8 +181,10 @@ func (t *pathTable) match(path string) *compiledRoute {
 		path = path[:t.longest+cutAt(path[t.longest:])]
 	}
 	for {
-		if r := t.routes[path]; r != nil {
-			return r
+		for _, r := range t.routes[path] {
+			if matches(r.headers, m, trusted) {
+				return r
+			}
 		}
 		i := strings.LastIndexByte(path, '/')
 		if i < 0 {

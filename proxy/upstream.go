@@ -3,7 +3,6 @@ package proxy
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -64,6 +63,7 @@ type handOverKey struct{}
 type upstreamKey struct {
 	protocol   Protocol
 	serverName string
+	names      string // the ServerNames, quoted
 	rootCAs    string
 	connect    time.Duration
 	response   time.Duration
@@ -76,6 +76,7 @@ func keyOf(u Upstream) upstreamKey {
 	k := upstreamKey{
 		protocol:   u.Protocol,
 		serverName: u.ServerName,
+		names:      fmt.Sprintf("%q", u.ServerNames),
 		rootCAs:    string(u.RootCAs),
 		connect:    u.ConnectTimeout,
 		response:   u.ResponseTimeout,
@@ -102,7 +103,7 @@ func keyOf(u Upstream) upstreamKey {
 type upstream struct {
 	upstreamKey
 	engine *engine
-	tls    *tls.Config // nil without TLS
+	tls    *tls.Config // nil without TLS; its name is the pool's if it has none
 	dials  sync.WaitGroup
 
 	mu      sync.RWMutex
@@ -113,7 +114,7 @@ type upstream struct {
 // poolKey names an endpoint as connections see it: the same address may need several names in TLS.
 type poolKey struct{ address, serverName string }
 
-func newUpstream(key upstreamKey, rootCAs []byte, e *engine) (*upstream, error) {
+func newUpstream(key upstreamKey, settings Upstream, e *engine) (*upstream, error) {
 	u := &upstream{upstreamKey: key, engine: e, pools: map[poolKey]*pool{}}
 	switch key.protocol {
 	case ProtocolHTTP1, ProtocolH2C:
@@ -122,21 +123,16 @@ func newUpstream(key upstreamKey, rootCAs []byte, e *engine) (*upstream, error) 
 	default:
 		return nil, fmt.Errorf("upstream protocol %q: expected %s, %s or %s", key.protocol, ProtocolHTTP1, ProtocolH2C, ProtocolTLS)
 	}
-	u.tls = &tls.Config{MinVersion: tls.VersionTLS12, ClientSessionCache: tls.NewLRUClientSessionCache(0)}
-	if rootCAs != nil {
-		u.tls.RootCAs = x509.NewCertPool()
-		if !u.tls.RootCAs.AppendCertsFromPEM(rootCAs) {
-			return nil, errors.New("upstream root CAs: no certificate in PEM found")
-		}
-	}
-	return u, nil
+	var err error
+	u.tls, err = clientTLS(settings)
+	return u, err
 }
 
 // pool returns the pool of an endpoint; host is the Host that is sent there.
 func (u *upstream) pool(address, host string) *pool {
 	key := poolKey{address: address}
 	if u.tls != nil {
-		if key.serverName = u.serverName; key.serverName == "" {
+		if key.serverName = u.tls.ServerName; key.serverName == "" {
 			key.serverName = canonicalHost(host)
 		}
 	}

@@ -31,11 +31,13 @@ type watch struct {
 	stream  atomic.Bool  // not cut by the request timeout
 	client  atomic.Bool  // a limit was exceeded while the client was waited for
 
-	mu     sync.Mutex
-	limits waits
-	timer  *time.Timer // nil where nothing is bounded
-	ended  bool
-	hangUp func() // closes both connections of an upgraded exchange
+	mu      sync.Mutex
+	limits  waits
+	timer   *time.Timer // nil as long as nothing is bounded
+	started bool
+	ended   bool
+	over    bool   // a limit was exceeded: nothing is looked at any longer
+	hangUp  func() // closes both connections of an upgraded exchange
 }
 
 // waits are the limits of an exchange; 0 is none.
@@ -50,8 +52,28 @@ func (w *watch) start() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.active.Store(w.now())
-	if d := w.nearest(); d > 0 {
+	w.started = true
+	w.lookIn(w.nearest())
+}
+
+// bound sets other limits, in which counts what has begun before.
+func (w *watch) bound(limits waits) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.limits = limits; w.started && !w.over && !w.ended {
+		w.check()
+	}
+}
+
+// lookIn sets the timer, or stops it if nothing is bounded; w.mu is held.
+func (w *watch) lookIn(d time.Duration) {
+	switch {
+	case w.timer == nil && d > 0:
 		w.timer = time.AfterFunc(d, w.look)
+	case d > 0:
+		w.timer.Reset(d)
+	case w.timer != nil:
+		w.timer.Stop()
 	}
 }
 
@@ -98,7 +120,7 @@ func (w *watch) answered() {
 	w.active.Store(w.now())
 }
 
-// exceeded returns the limit that is exceeded as an error, or how long none can be.
+// exceeded returns the limit that is exceeded as an error, or how long none can be, 0 if there is none.
 func (w *watch) exceeded() (next time.Duration, err error) {
 	now := w.now()
 	next = w.nearest()
@@ -131,15 +153,20 @@ func (w *watch) exceeded() (next time.Duration, err error) {
 func (w *watch) look() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.ended {
-		return
+	if !w.over && !w.ended {
+		w.check()
 	}
+}
+
+// check ends the exchange if a limit is exceeded, and otherwise sets the timer; w.mu is held.
+func (w *watch) check() {
 	next, err := w.exceeded()
 	if err == nil {
-		w.timer.Reset(next)
+		w.lookIn(next)
 		return
 	}
 	w.client.Store(w.reading.Load() > 0)
+	w.over = true
 	w.cancel(err)
 	if w.hangUp != nil {
 		w.hangUp()
@@ -168,7 +195,9 @@ func (w *watch) upgraded(hangUp func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.limits = waits{idle: w.limits.idle}
-	w.hangUp = hangUp
+	if w.hangUp = hangUp; w.over { // before there was anything to hang up
+		hangUp()
+	}
 }
 
 // end stops the watch. Nothing is done to the client's connection after that.
