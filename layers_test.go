@@ -27,6 +27,7 @@ var rows = []struct {
 	{"engine", []string{"router"}},
 	{"uses", []string{"proxy", "lab", "admin", "config", "telemetry"}},
 	{"adapters", []string{"redis", "knative", "kube"}},
+	{"parts", []string{"node"}},
 	{"mains", []string{"cmd", "knative/cmd", "kube/cmd", "examples", "test", "tools"}},
 }
 
@@ -38,14 +39,14 @@ var sideways = map[[2]string]string{
 }
 
 // alone are packages that import nothing of Limpet outside themselves: what judges it from outside, and what users copy.
-var alone = []string{"test/soak", "test/bench", "examples"}
+var alone = []string{"test/soak", "test/bench", "examples/counter"}
 
 // homes says where each dependency lives; nothing else imports it, tests included unless it is listed in testOnly.
 var homes = map[string][]string{
 	"github.com/redis/rueidis":      {"redis"},
 	"github.com/prometheus/":        {"telemetry"},
 	"go.opentelemetry.io/":          {"telemetry"},
-	"github.com/alecthomas/kong":    {"cmd/limpet"},
+	"github.com/alecthomas/kong":    {"cmd/limpet", "knative/cmd"},
 	"sigs.k8s.io/yaml":              {"config", "knative", "kube"},
 	"go.yaml.in/yaml/":              {"config"},
 	"github.com/invopop/jsonschema": {"config"},
@@ -55,6 +56,7 @@ var homes = map[string][]string{
 	"k8s.io/":                       {"knative", "kube"},
 	"sigs.k8s.io/":                  {"knative", "kube"},
 	"knative.dev/":                  {"knative"},
+	"go.uber.org/zap":               {"knative"},
 	"mvdan.cc/gofumpt":              {"tools"},
 	"honnef.co/go/tools":            {"tools"},
 	"golang.org/x/perf":             {"tools"},
@@ -254,13 +256,18 @@ func TestFaultFindsWhatTheTablesForbid(t *testing.T) {
 		{"the core imports nothing", "affinity", false, own("token"), true},
 		{"uses do not know the adapters", "proxy", false, own("redis"), true},
 		{"adapters know the contracts", "redis", false, own("endpoint"), false},
+		{"parts know the adapters", "node", false, own("redis"), false},
+		{"and are no adapter's", "knative/ingress", false, own("node"), true},
+		{"nor are they in its tests", "knative/ingress", true, own("node"), true},
+		{"mains are made of the parts", "knative/cmd/limpet-knative-ingress", false, own("node"), false},
 		{"mains wire everything", "cmd/limpet", false, own("redis"), false},
 		{"nothing imports a main's row", "proxy", false, own("examples/counter/replica"), true},
 		{"tests use test packages", "redis", true, own("binding/bindingtest"), false},
 		{"nothing else does", "redis", false, own("binding/bindingtest"), true},
 		{"the checker knows nothing of Limpet", "test/soak/checker", false, own("affinity"), true},
 		{"nor do its tests", "test/soak", true, own("config"), true},
-		{"examples stand alone", "examples/counter/replica", false, own("affinity"), true},
+		{"the counter stands alone", "examples/counter/replica", false, own("affinity"), true},
+		{"an example of a library uses it", "examples/stickyrev", false, own("sticky"), false},
 		{"an unknown package", "notions", false, own("affinity"), true},
 		{"the core uses the standard library", "affinity", false, "hash/fnv", false},
 		{"the core does without net/http", "affinity", false, "net/http", true},
@@ -277,6 +284,11 @@ func TestFaultFindsWhatTheTablesForbid(t *testing.T) {
 		{"a package for tests may", "binding/bindingtest", false, "github.com/anishathalye/porcupine", false},
 		{"a dependency that nobody listed", "proxy", false, "github.com/gorilla/mux", true},
 		{"no Kubernetes in the root module", "endpoint", false, "k8s.io/api/core/v1", true},
+		{"nor among the parts", "node", false, "k8s.io/api/core/v1", true},
+		{"Knative's logs in its module", "knative/ingress", false, "go.uber.org/zap", false},
+		{"and not in the root module", "node", false, "go.uber.org/zap", true},
+		{"a command line in Knative's mains", "knative/cmd/limpet-knative-ingress", false, "github.com/alecthomas/kong", false},
+		{"and not beside them", "knative/ingress", false, "github.com/alecthomas/kong", true},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

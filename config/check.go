@@ -161,6 +161,18 @@ func (k *checker) listeners(c *Config) {
 	}
 }
 
+// bare returns a problem for each listener with TLS that names no certificate. Whether it is one is for the gateway to say.
+func (k *checker) bare(c *Config) Problems {
+	aside := checker{decoder: newDecoder(k.file), root: k.root}
+	list := (*position)(nil).field("listeners")
+	for i, l := range c.Listeners {
+		if l.TLS != nil && len(l.TLS.Certificates) == 0 {
+			aside.failAt(list.element(i).field("tls").field("certificates"), "missing, expected a list, each of it a mapping")
+		}
+	}
+	return aside.problems
+}
+
 func (k *checker) store(c *Config) {
 	store := (*position)(nil).field("store")
 	r := c.Store.Redis

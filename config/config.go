@@ -59,8 +59,9 @@ type Listener struct {
 
 // ListenerTLS says how a listener speaks TLS.
 type ListenerTLS struct {
-	// Certificates are chosen by the name that the client asks for; the first is used where none fits.
-	Certificates []Certificate `json:"certificates" required:"true"`
+	// Certificates are chosen by the name that the client asks for; the first is used where none fits. limpet serve needs at least
+	// one; the Knative ingress takes those of the cluster where none is named.
+	Certificates []Certificate `json:"certificates,omitempty"`
 	// MinVersion is the oldest version of TLS that is accepted.
 	MinVersion string `json:"minVersion,omitempty" default:"1.2" enum:"1.2|1.3"`
 }

@@ -20,6 +20,7 @@ type origin struct {
 	sum      [sha256.Size]byte
 	paths    map[string]int                            // line of each file named, by field
 	policies map[affinity.ServiceName]*affinity.Policy // with defaults; one for all routes of a service
+	bare     Problems                                  // listeners with TLS that name no certificate
 }
 
 // Load reads the configuration in file and checks that the files that it names can be read. The error is of type [Problems],
@@ -50,6 +51,7 @@ func Parse(name string, data []byte) (*Config, error) {
 	}
 	c.origin.paths = d.paths
 	c.origin.policies = k.policies(c)
+	c.origin.bare = k.bare(c)
 	// A check of how fields agree says nothing useful about fields that could not be read.
 	if len(d.problems) == 0 {
 		k.config(c)
@@ -92,6 +94,10 @@ func (c *Config) CheckFiles() error {
 	}
 	return problems.err()
 }
+
+// CheckCertificates reports, as [Problems], the listeners with TLS that name no certificate. They are right only for a gateway that
+// has certificates from elsewhere.
+func (c *Config) CheckCertificates() error { return c.origin.bare.err() }
 
 // problem returns a problem with a field that names a file.
 func (c *Config) problem(field, reason string) *Problem {

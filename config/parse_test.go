@@ -216,6 +216,35 @@ func TestLoadNamesTheFilesThatAreMissing(t *testing.T) {
 	}
 }
 
+func TestListenersWithTLSAndNoCertificateAreForTheGatewayToJudge(t *testing.T) {
+	const bare = "listeners:\n- {name: external, address: ':8080'}\n- name: external-tls\n  address: :8443\n"
+	tests := []struct {
+		name, configuration, want string
+	}{
+		{"no TLS", bare, ""},
+		{
+			"defaults", bare + "  tls: {}\n",
+			"limpet.yaml:5: listeners[1].tls.certificates: missing, expected a list, each of it a mapping",
+		},
+		{
+			"an empty list", bare + "  tls:\n    certificates: []\n",
+			"limpet.yaml:6: listeners[1].tls.certificates: missing, expected a list, each of it a mapping",
+		},
+		{"files", bare + "  tls: {certificates: [{certFile: web.pem, keyFile: web.key}]}\n", ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got := ""
+			if err := mustParse(t, tt.configuration).CheckCertificates(); err != nil {
+				got = err.Error()
+			}
+			if got != tt.want {
+				t.Errorf("CheckCertificates = %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	for _, pattern := range []string{"testdata/*/*.in.yaml"} {
 		files, err := filepath.Glob(pattern)

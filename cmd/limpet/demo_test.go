@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/limpet-project/limpet/node/nodetest"
 	"github.com/limpet-project/limpet/redis/redistest"
 )
 
@@ -82,7 +83,7 @@ func TestDemoLeavesNoProcess(t *testing.T) {
 				t.Fatal(err)
 			}
 			end()
-			eventually(t, "all replicas have ended", func() bool { return gone(replicas) })
+			nodetest.Eventually(t, "all replicas have ended", func() bool { return gone(replicas) })
 		})
 	}
 }

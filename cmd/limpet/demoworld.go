@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/limpet-project/limpet/node"
 )
 
 // A world is everything that the demo runs: replicas, gateways, and the configuration that they read.
@@ -251,7 +253,7 @@ func (w *world) configureStore(b *strings.Builder) error {
 	digest := filepath.Join(w.dir, "digest.key")
 	tokens := filepath.Join(w.dir, "tokens.keys")
 	if _, err := os.Stat(digest); errors.Is(err, os.ErrNotExist) {
-		if err := errors.Join(writeDigestSecret(digest), writeRing(tokens)); err != nil {
+		if err := errors.Join(node.WriteDigestSecret(digest), node.WriteTokenKeys(tokens)); err != nil {
 			return fmt.Errorf("making the demo's secrets: %w", err)
 		}
 	}

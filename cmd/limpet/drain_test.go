@@ -1,7 +1,6 @@
 package main
 
 import (
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -10,21 +9,22 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
-	"go.uber.org/goleak"
+
+	"github.com/limpet-project/limpet/node/nodetest"
 )
 
 func TestTermEndsRequestsInFlightWellAndReadinessFirst(t *testing.T) {
 	replica := startHeld(t)
 	p := serve(t, replica.service())
 	answer := make(chan string, 1)
-	go func() { answer <- fetch(p.url() + "/slow") }()
+	go func() { answer <- nodetest.Fetch(p.url() + "/slow") }()
 	<-replica.arrived
 	p.signal(syscall.SIGTERM)
-	eventually(t, "readiness fails", func() bool { return fetch(p.admin()+"/readyz") == "503 draining" })
-	if got := fetch(p.admin() + "/healthz"); got != "200 ok" {
+	nodetest.Eventually(t, "readiness fails", func() bool { return nodetest.Fetch(p.admin()+"/readyz") == "503 draining" })
+	if got := nodetest.Fetch(p.admin() + "/healthz"); got != "200 ok" {
 		t.Errorf("health while draining = %s, want 200 ok", got)
 	}
-	eventually(t, "nothing new is accepted", func() bool { return strings.Contains(fetch(p.url()+"/fast"), "refused") })
+	nodetest.Eventually(t, "nothing new is accepted", func() bool { return strings.Contains(nodetest.Fetch(p.url()+"/fast"), "refused") })
 	if p.over() {
 		t.Fatal("the gateway ended while a request was in flight")
 	}
@@ -44,7 +44,7 @@ func TestDelayOfTheShutdownTakesNewRequestsThatLoadBalancersStillSend(t *testing
 	replica := startHeld(t)
 	p := serve(t, "shutdown: {delay: 10m}\n"+replica.service())
 	p.signal(syscall.SIGTERM)
-	eventually(t, "readiness fails", func() bool { return fetch(p.admin()+"/readyz") == "503 draining" })
+	nodetest.Eventually(t, "readiness fails", func() bool { return nodetest.Fetch(p.admin()+"/readyz") == "503 draining" })
 	for range 20 {
 		fresh := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 		resp, err := fresh.Get(p.url() + "/fast")
@@ -132,29 +132,11 @@ func TestWebSocketThatEndsLetsTheDrainEndEarly(t *testing.T) {
 		t.Fatalf("Dial() = %v", err)
 	}
 	p.signal(syscall.SIGTERM)
-	eventually(t, "readiness fails", func() bool { return fetch(p.admin()+"/readyz") == "503 draining" })
+	nodetest.Eventually(t, "readiness fails", func() bool { return nodetest.Fetch(p.admin()+"/readyz") == "503 draining" })
 	if err := c.Close(websocket.StatusNormalClosure, ""); err != nil {
 		t.Errorf("Close() = %v", err)
 	}
 	if code := p.exit(); code != 0 {
 		t.Errorf("exit code = %d, want 0", code)
 	}
-}
-
-func TestNoGoroutineIsLeftOfAGateway(t *testing.T) {
-	before := goleak.IgnoreCurrent()
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "done") }))
-	g := startNode(t, "listeners: [{name: web, address: \"127.0.0.1:0\"}]\nadmin: {address: \"127.0.0.1:0\"}\n"+
-		"accessLog: {file: \"off\"}\n"+(&held{Server: server}).service())
-	client := &http.Client{}
-	for range 20 {
-		if status, _, err := g.ask(client, "session-4711"); err != nil || status != http.StatusOK {
-			t.Fatalf("ask() = %d, %v, want 200", status, err)
-		}
-	}
-	g.stop()
-	client.CloseIdleConnections()
-	http.DefaultClient.CloseIdleConnections()
-	server.Close()
-	goleak.VerifyNone(t, before)
 }

@@ -1,16 +1,13 @@
 package main
 
 import (
-	"bytes"
-	"crypto/rand"
-	"encoding/base64"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
 
+	"github.com/limpet-project/limpet/node"
 	"github.com/limpet-project/limpet/token"
 )
 
@@ -21,39 +18,17 @@ type keysCommand struct {
 	Show   keysShowCommand   `cmd:"" help:"Show the keys of a ring without their secrets."`
 }
 
-// digestSecretSize is the length of the digest's secret in bytes.
-const digestSecretSize = 32
-
 type keysDigestCommand struct {
 	File string `arg:"" help:"The file to write; it must not exist." type:"path"`
 }
 
 // Run writes a new secret.
 func (c keysDigestCommand) Run() error {
-	if err := writeDigestSecret(c.File); err != nil {
+	if err := node.WriteDigestSecret(c.File); err != nil {
 		return err
 	}
 	fmt.Printf("wrote %s; give the same file to every gateway, as secrets.digestFile\n", c.File)
 	return nil
-}
-
-func writeDigestSecret(file string) error {
-	secret := make([]byte, digestSecretSize)
-	rand.Read(secret) // never fails
-	return writeNew(file, []byte(base64.StdEncoding.EncodeToString(secret)+"\n"))
-}
-
-// readDigestSecret reads what writeDigestSecret wrote.
-func readDigestSecret(file string) ([]byte, error) {
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("reading the digest secret: %w", err)
-	}
-	secret, err := base64.StdEncoding.DecodeString(string(bytes.TrimSpace(data)))
-	if err != nil || len(secret) < digestSecretSize {
-		return nil, fmt.Errorf("%s: expected %d bytes or more in base64, as limpet keys digest writes", file, digestSecretSize)
-	}
-	return secret, nil
 }
 
 type keysTokensCommand struct {
@@ -66,7 +41,7 @@ type keysTokensCommand struct {
 // Run makes or rotates the ring.
 func (c keysTokensCommand) Run() error {
 	if !c.Rotate {
-		if err := writeRing(c.File); err != nil {
+		if err := node.WriteTokenKeys(c.File); err != nil {
 			return err
 		}
 		fmt.Printf("wrote %s; give the same file to every gateway, as secrets.tokenKeysFile\n", c.File)
@@ -91,14 +66,6 @@ func (c keysTokensCommand) Run() error {
 	return nil
 }
 
-func writeRing(file string) error {
-	ring, err := token.Generate(time.Now())
-	if err != nil {
-		return fmt.Errorf("making token keys: %w", err)
-	}
-	return writeNew(file, ring.Format())
-}
-
 type keysShowCommand struct {
 	File string `arg:"" help:"The file of the ring." type:"path"`
 }
@@ -118,19 +85,6 @@ func (c keysShowCommand) Run() error {
 		fmt.Printf("%s  made %s  seals from %s  %s\n", k.ID, k.Created.Format(time.RFC3339), k.SealsFrom.Format(time.RFC3339), role)
 	}
 	return nil
-}
-
-// writeNew writes a secret to a file that must not exist: overwriting one would end every session that depends on it.
-func writeNew(file string, data []byte) error {
-	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if errors.Is(err, fs.ErrExist) {
-		return usageError{fmt.Errorf("%s exists: a secret is never overwritten", file)}
-	}
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	return errors.Join(err, f.Sync(), f.Close())
 }
 
 // replaceFile replaces a file whole, so that a gateway that reloads it never sees half of it.

@@ -16,6 +16,8 @@ import (
 	"syscall"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/limpet-project/limpet/node"
 )
 
 // commands is the whole command line; every field is a command with its flags.
@@ -45,7 +47,7 @@ const (
 	exitUsage  = 2
 )
 
-// usageError is an error in what the user gave: the command line or a configuration file.
+// usageError is an error in the command line; what is wrong with a configuration is a node.UsageError.
 type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
@@ -71,7 +73,7 @@ func run(ctx context.Context, args []string) int {
 	}
 	if err := k.Run(); err != nil {
 		fmt.Fprintln(os.Stderr, "limpet:", err)
-		if errors.As(err, new(usageError)) {
+		if errors.As(err, new(usageError)) || errors.As(err, new(node.UsageError)) {
 			return exitUsage
 		}
 		return exitFailed

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -15,6 +16,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+
+	"github.com/limpet-project/limpet/node/nodetest"
 )
 
 // A process is limpet serve as a process of its own.
@@ -57,7 +60,7 @@ func limpet(args ...string) *exec.Cmd {
 func serve(t *testing.T, configuration string, args ...string) *process {
 	t.Helper()
 	p := serveUnready(t, configuration, args...)
-	eventually(t, "the gateway is ready", func() bool { return p.over() || fetch(p.admin()+"/readyz") == "200 ready" })
+	nodetest.Eventually(t, "the gateway is ready", func() bool { return p.over() || nodetest.Fetch(p.admin()+"/readyz") == "200 ready" })
 	return p
 }
 
@@ -81,7 +84,7 @@ func serveUnready(t *testing.T, configuration string, args ...string) *process {
 			t.Logf("%s wrote:\n%s", p.cmd, &p.log)
 		}
 	})
-	eventually(t, "the gateway listens", func() bool { return p.over() || webAddress.MatchString(p.log.String()) })
+	nodetest.Eventually(t, "the gateway listens", func() bool { return p.over() || webAddress.MatchString(p.log.String()) })
 	return p
 }
 
@@ -126,7 +129,7 @@ func (p *process) logged(pattern *regexp.Regexp) string {
 // logs waits until the process has written something n times.
 func (p *process) logs(n int, text string) {
 	p.t.Helper()
-	eventually(p.t, fmt.Sprintf("%q is logged %d times", text, n), func() bool { return strings.Count(p.log.String(), text) >= n })
+	nodetest.Eventually(p.t, fmt.Sprintf("%q is logged %d times", text, n), func() bool { return strings.Count(p.log.String(), text) >= n })
 }
 
 func (p *process) signal(s syscall.Signal) {
@@ -225,4 +228,13 @@ func limpetRun(t *testing.T, args ...string) string {
 		t.Fatalf("limpet %s = %v\n%s", strings.Join(args, " "), err, out)
 	}
 	return string(out)
+}
+
+func readFile(t *testing.T, file string) string {
+	t.Helper()
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
 }

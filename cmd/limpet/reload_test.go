@@ -8,10 +8,12 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/limpet-project/limpet/node/nodetest"
 )
 
 // demoNamed is a configuration with one service of the given name and these endpoints of demo-00001 and demo-00002.
-func demoNamed(u upstreams, service string, weights [2]int, letters string) string {
+func demoNamed(u nodetest.Upstreams, service string, weights [2]int, letters string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "services:\n  - name: %s\n    affinity: {}\n    revisions:\n", service)
 	for i, revision := range demoRevisions {
@@ -26,7 +28,7 @@ func demoNamed(u upstreams, service string, weights [2]int, letters string) stri
 }
 
 func TestChangesOfTheConfigurationDropNoRequest(t *testing.T) {
-	u := startUpstreams(t)
+	u := nodetest.StartUpstreams(t)
 	changes := []struct {
 		name, service string
 		weights       [2]int
@@ -49,9 +51,9 @@ func TestChangesOfTheConfigurationDropNoRequest(t *testing.T) {
 			if c.hup {
 				p.signal(syscall.SIGHUP)
 			}
-			eventually(t, c.name, func() bool { return strings.Count(p.log.String(), "configuration read") > i })
+			nodetest.Eventually(t, c.name, func() bool { return strings.Count(p.log.String(), "configuration read") > i })
 			want := fmt.Sprintf(`"name": %q`, c.service)
-			eventually(t, "the service is "+c.service, func() bool { return strings.Contains(fetch(p.admin()+"/services"), want) })
+			nodetest.Eventually(t, "the service is "+c.service, func() bool { return strings.Contains(nodetest.Fetch(p.admin()+"/services"), want) })
 			for range 50 {
 				if status, replica, err := p.get(""); err != nil || status != http.StatusOK || !strings.ContainsAny(replica[len(replica)-1:], c.letters) {
 					t.Errorf("%s: a request after it = %d by %s, %v, want 200 by one of %s", c.name, status, replica, err, c.letters)
@@ -65,7 +67,7 @@ func TestChangesOfTheConfigurationDropNoRequest(t *testing.T) {
 }
 
 func TestWrongConfigurationKeepsTheOldOneAndSaysWhere(t *testing.T) {
-	u := startUpstreams(t)
+	u := nodetest.StartUpstreams(t)
 	p := serve(t, demoNamed(u, "demo", [2]int{1, 0}, "abc"))
 	p.load(func() {
 		for i, wrong := range []string{
@@ -77,7 +79,7 @@ func TestWrongConfigurationKeepsTheOldOneAndSaysWhere(t *testing.T) {
 			if i%2 == 0 {
 				p.signal(syscall.SIGHUP)
 			}
-			eventually(t, "it is refused", func() bool { return strings.Count(p.log.String(), "the old one stays") > i })
+			nodetest.Eventually(t, "it is refused", func() bool { return strings.Count(p.log.String(), "the old one stays") > i })
 			if _, replica, err := p.get(""); err != nil || !strings.HasPrefix(replica, "demo-00001") {
 				t.Errorf("after a wrong configuration a request goes to %s, %v, want demo-00001", replica, err)
 			}
@@ -93,7 +95,7 @@ func TestWrongConfigurationKeepsTheOldOneAndSaysWhere(t *testing.T) {
 			t.Errorf("the log does not say %s:\n%s", want, log)
 		}
 	}
-	if metrics := fetch(p.admin() + "/metrics"); !strings.Contains(metrics, "\nlimpet_config_last_reload_successful 0\n") {
+	if metrics := nodetest.Fetch(p.admin() + "/metrics"); !strings.Contains(metrics, "\nlimpet_config_last_reload_successful 0\n") {
 		t.Error("limpet_config_last_reload_successful is not 0 after a wrong configuration")
 	}
 	p.configure(demoNamed(u, "demo", [2]int{0, 1}, "abc"))
@@ -113,7 +115,7 @@ func TestPartsThatNeedARestartAreNamedAndStayAsTheyWere(t *testing.T) {
 func TestTokenKeysRotatedUnderLoadKeepSessions(t *testing.T) {
 	keys := filepath.Join(t.TempDir(), "tokens.keys")
 	limpetRun(t, "keys", "tokens", keys)
-	u := startUpstreams(t)
+	u := nodetest.StartUpstreams(t)
 	p := serve(t, fmt.Sprintf("secrets: {tokenKeysFile: %q}\n", keys)+
 		strings.Replace(demoNamed(u, "demo", [2]int{50, 50}, "abc"), "affinity: {}", "affinity: {session: {mode: token}}", 1))
 	type session struct{ cookie, home string }

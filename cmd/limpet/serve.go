@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/limpet-project/limpet/config"
+	"github.com/limpet-project/limpet/node"
 )
 
 // serveCommand runs the gateway.
@@ -33,15 +34,16 @@ func (c serveCommand) Run(ctx context.Context) error {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP) // first: a gateway that starts would end by it
 	defer signal.Stop(hup)
-	loaded, err := loadConfig(c.Config)
+	o := node.Options{State: c.State, Log: c.logger()}
+	loaded, err := o.Load(c.Config)
 	if err != nil {
 		return err
 	}
-	n, err := newNode(ctx, loaded, c.State, c.logger())
+	n, err := node.New(ctx, loaded, o)
 	if err != nil {
 		return fmt.Errorf("starting the gateway: %w", err)
 	}
-	return n.run(ctx, hup)
+	return n.Run(ctx, hup)
 }
 
 // logger writes to the standard error: the standard output may be the access log.

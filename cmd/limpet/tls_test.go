@@ -15,6 +15,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/limpet-project/limpet/node/nodetest"
 )
 
 // writeCertificate writes a self-signed certificate for demo.example.com with a serial number, and its key.
@@ -77,7 +79,7 @@ func TestListenerWithTLSReadsNewCertificatesAndKeepsItsConnections(t *testing.T)
 		t.Error("a client with TLS 1.2 is served, want minVersion 1.3 to refuse it")
 	}
 	writeCertificate(t, certFile, keyFile, 2)
-	eventually(t, "new connections get the new certificate", func() bool { return serial(client(&tls.Config{})) == 2 })
+	nodetest.Eventually(t, "new connections get the new certificate", func() bool { return serial(client(&tls.Config{})) == 2 })
 	if got := serial(old); got != 1 {
 		t.Errorf("the old connection's certificate = %d, want 1: it is kept", got)
 	}
@@ -88,7 +90,7 @@ func TestListenerWithTLSReadsNewCertificatesAndKeepsItsConnections(t *testing.T)
 	if got := serial(client(&tls.Config{})); got != 2 {
 		t.Errorf("with a wrong file the certificate = %d, want 2, the last right one", got)
 	}
-	if got := fetch(p.url() + "/fast"); !strings.HasPrefix(got, "400 ") {
+	if got := nodetest.Fetch(p.url() + "/fast"); !strings.HasPrefix(got, "400 ") {
 		t.Errorf("plain HTTP at a TLS listener = %s, want 400", got)
 	}
 }

@@ -1,8 +1,10 @@
-package main
+package node
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -33,11 +35,11 @@ func loadSecrets(c *config.Config, state string, log *slog.Logger) (*secrets, er
 			return nil, fmt.Errorf("making the state folder: %w", err)
 		}
 	}
-	digest, err := own(digest, state, "digest.key", writeDigestSecret)
+	digest, err := own(digest, state, "digest.key", WriteDigestSecret)
 	if err != nil {
 		return nil, err
 	}
-	if tokens, err = own(tokens, state, "tokens.keys", writeRing); err != nil {
+	if tokens, err = own(tokens, state, "tokens.keys", WriteTokenKeys); err != nil {
 		return nil, err
 	}
 	if digest == "" {
@@ -66,15 +68,15 @@ func readSecrets(digest, tokens string) (*secrets, error) {
 	var err error
 	if digest != "" {
 		if secret, err = readDigestSecret(digest); err != nil {
-			return nil, usageError{err}
+			return nil, UsageError{err}
 		}
 	}
 	if s.digester, err = affinity.NewDigester(secret); err != nil {
-		return nil, usageError{err}
+		return nil, UsageError{err}
 	}
 	ring, err := s.ring()
 	if err != nil {
-		return nil, usageError{err}
+		return nil, UsageError{err}
 	}
 	s.tokens.Swap(ring)
 	return s, nil
@@ -114,4 +116,49 @@ func (s *secrets) watch(ctx context.Context, log *slog.Logger) {
 		s.tokens.Swap(ring)
 		log.Info("token keys read", "file", s.file, "keys", ring.Len())
 	})
+}
+
+// digestSecretSize is the length of the digest's secret in bytes.
+const digestSecretSize = 32
+
+// WriteDigestSecret writes a new secret of the key digest to a file that must not exist.
+func WriteDigestSecret(file string) error {
+	secret := make([]byte, digestSecretSize)
+	rand.Read(secret) // never fails
+	return writeNew(file, []byte(base64.StdEncoding.EncodeToString(secret)+"\n"))
+}
+
+// readDigestSecret reads what WriteDigestSecret wrote.
+func readDigestSecret(file string) ([]byte, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("reading the digest secret: %w", err)
+	}
+	secret, err := base64.StdEncoding.DecodeString(string(bytes.TrimSpace(data)))
+	if err != nil || len(secret) < digestSecretSize {
+		return nil, fmt.Errorf("%s: expected %d bytes or more in base64, as limpet keys digest writes", file, digestSecretSize)
+	}
+	return secret, nil
+}
+
+// WriteTokenKeys writes a new key ring of sealed tokens to a file that must not exist.
+func WriteTokenKeys(file string) error {
+	ring, err := token.Generate(time.Now())
+	if err != nil {
+		return fmt.Errorf("making token keys: %w", err)
+	}
+	return writeNew(file, ring.Format())
+}
+
+// writeNew writes a secret to a file that must not exist: overwriting one would end every session that depends on it.
+func writeNew(file string, data []byte) error {
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return UsageError{fmt.Errorf("%s exists: a secret is never overwritten", file)}
+	}
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	return errors.Join(err, f.Sync(), f.Close())
 }

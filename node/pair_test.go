@@ -1,4 +1,4 @@
-package main
+package node_test
 
 import (
 	"bytes"
@@ -6,14 +6,11 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"strings"
-	"sync/atomic"
-	"syscall"
 	"testing"
 
 	"github.com/limpet-project/limpet/admin"
-	"github.com/limpet-project/limpet/redis/redistest"
+	"github.com/limpet-project/limpet/node/nodetest"
 )
 
 // order sends one call to the admin API of gateway i and returns the status and the answer in one line.
@@ -23,7 +20,7 @@ func (p *pair) order(t *testing.T, i int, method, path string, in any) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	req, err := http.NewRequest(method, p.gateways[i].admin()+path, bytes.NewReader(body))
+	req, err := http.NewRequest(method, p.gateways[i].Admin()+path, bytes.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +41,7 @@ func (p *pair) order(t *testing.T, i int, method, path string, in any) string {
 func (p *pair) accepted(t *testing.T, i int, method, path string, in any) {
 	t.Helper()
 	again := false
-	eventually(t, method+" "+path+" is accepted", func() bool {
+	nodetest.Eventually(t, method+" "+path+" is accepted", func() bool {
 		got := p.order(t, i, method, path, in)
 		switch got[:3] {
 		case "200":
@@ -64,7 +61,7 @@ func (p *pair) accepted(t *testing.T, i int, method, path string, in any) {
 // draining reports whether gateway i knows of a drain of the endpoint.
 func (p *pair) draining(i int, endpoint string) bool {
 	var services []admin.ServiceView
-	_, body, _ := strings.Cut(fetch(p.gateways[i].admin()+"/services"), " ")
+	_, body, _ := strings.Cut(nodetest.Fetch(p.gateways[i].Admin()+"/services"), " ")
 	_ = json.Unmarshal([]byte(body), &services) // a gateway that does not answer knows of none
 	for _, s := range services {
 		for _, r := range s.Revisions {
@@ -84,9 +81,9 @@ func TestDrainOrderedAtOneGatewayHoldsAtTheOther(t *testing.T) {
 	order := admin.DrainOrder{Service: admin.ServiceRef{Name: "demo"}, Revision: "demo-00001", Endpoint: replica}
 	p.load(t, func() {
 		p.accepted(t, 0, http.MethodPost, "/drain", order)
-		eventually(t, "both gateways drain", func() bool { return p.draining(0, replica) && p.draining(1, replica) })
+		nodetest.Eventually(t, "both gateways drain", func() bool { return p.draining(0, replica) && p.draining(1, replica) })
 		for i := range 100 {
-			_, got, err := p.gateways[i%2].ask(p.client, fmt.Sprintf("late-%d", i))
+			_, got, err := p.gateways[i%2].Ask(p.client, fmt.Sprintf("late-%d", i))
 			if err != nil || got == replica {
 				t.Errorf("a new session through gateway %d went to %s, %v, want another than the one that drains", i%2, got, err)
 			}
@@ -94,7 +91,7 @@ func TestDrainOrderedAtOneGatewayHoldsAtTheOther(t *testing.T) {
 		p.expectHome(t) // also those on the replica that drains
 		order.Cancel = true
 		p.accepted(t, 1, http.MethodPost, "/drain", order)
-		eventually(t, "neither gateway drains", func() bool { return !p.draining(0, replica) && !p.draining(1, replica) })
+		nodetest.Eventually(t, "neither gateway drains", func() bool { return !p.draining(0, replica) && !p.draining(1, replica) })
 	})
 	p.expectHome(t)
 }
@@ -106,15 +103,15 @@ func TestBindingForgottenAtOneGatewayIsForgottenAtTheOther(t *testing.T) {
 	// A drain makes the session's next place another one, so that forgetting shows.
 	drain := admin.DrainOrder{Service: admin.ServiceRef{Name: "demo"}, Revision: home[:len("demo-00001")], Endpoint: home}
 	p.accepted(t, 0, http.MethodPost, "/drain", drain)
-	eventually(t, "both gateways drain", func() bool { return p.draining(0, home) && p.draining(1, home) })
+	nodetest.Eventually(t, "both gateways drain", func() bool { return p.draining(0, home) && p.draining(1, home) })
 	p.accepted(t, 0, http.MethodDelete, "/bindings", admin.ForgetOrder{Service: admin.ServiceRef{Name: "demo"}, Kind: "session", Key: key})
 	next := ""
-	eventually(t, "gateway 1 has forgotten it", func() bool {
-		_, at, err := p.gateways[1].ask(p.client, session)
+	nodetest.Eventually(t, "gateway 1 has forgotten it", func() bool {
+		_, at, err := p.gateways[1].Ask(p.client, session)
 		next = at
 		return err == nil && at != home
 	})
-	if _, at, err := p.gateways[0].ask(p.client, session); err != nil || at != next {
+	if _, at, err := p.gateways[0].Ask(p.client, session); err != nil || at != next {
 		t.Errorf("the forgotten session is on %s by gateway 0, %v, want %s as by gateway 1", at, err, next)
 	}
 }
@@ -134,9 +131,9 @@ func (p *pair) keyOf(t *testing.T, session string) string {
 		t.Fatalf("explain = %s: %v", answer, err)
 	}
 	key, cursor := "", ""
-	eventually(t, "the binding of "+explained.Session.Key+" is listed", func() bool {
+	nodetest.Eventually(t, "the binding of "+explained.Session.Key+" is listed", func() bool {
 		var page admin.Page
-		_, body, _ := strings.Cut(fetch(p.gateways[1].admin()+"/bindings?service=demo&limit=50&cursor="+cursor), " ")
+		_, body, _ := strings.Cut(nodetest.Fetch(p.gateways[1].Admin()+"/bindings?service=demo&limit=50&cursor="+cursor), " ")
 		if json.Unmarshal([]byte(body), &page) != nil {
 			return false // the store is away for a moment
 		}
@@ -149,66 +146,4 @@ func (p *pair) keyOf(t *testing.T, session string) string {
 		return key != ""
 	})
 	return key
-}
-
-func TestGatewayWithAnotherDigestSecretIsNotReady(t *testing.T) {
-	redis, replica := redistest.Start(t), startHeld(t)
-	configuration := func() string {
-		secret := t.TempDir() + "/digest.key"
-		limpetRun(t, "keys", "digest", secret)
-		return fmt.Sprintf("secrets: {digestFile: %q}\nstore: {redis: {addresses: [%q]}}\n", secret, redis.Addr()) + replica.service()
-	}
-	first := serve(t, configuration())
-	eventually(t, "the first gateway's secret is in the store", func() bool {
-		return strings.Contains(fmt.Sprint(redis.Do("KEYS", "*")), "limpet")
-	})
-	second := serveUnready(t, configuration())
-	second.logs(1, "this gateway's digest secret is not the other gateways'")
-	eventually(t, "the second gateway is not ready", func() bool { return strings.HasPrefix(fetch(second.admin()+"/readyz"), "503 ") })
-	if got := fetch(second.admin() + "/store"); !strings.Contains(got, `"mismatch"`) {
-		t.Errorf("the store's state = %s, want it to tell of the mismatch", got)
-	}
-	if got := fetch(first.admin() + "/readyz"); got != "200 ready" {
-		t.Errorf("the first gateway = %s, want 200 ready", got)
-	}
-	if got := fetch(second.url() + "/fast"); got != "200 done" {
-		t.Errorf("a request of the gateway that is not ready = %s, want 200 done: there may be no other", got)
-	}
-}
-
-func TestTracingThatIsOffLeavesTracesAlone(t *testing.T) {
-	const traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-	var sent atomic.Int64
-	collector := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { sent.Add(1) }))
-	defer collector.Close()
-	seen := make(chan string, 1)
-	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { seen <- r.Header.Get("Traceparent") }))
-	defer server.Close()
-	upstream := func(tracing, header string) string {
-		p := serve(t, tracing+(&held{Server: server}).service())
-		if status, _, err := p.get(header); err != nil || status != http.StatusOK {
-			t.Fatalf("a request = %d, %v, want 200", status, err)
-		}
-		at := <-seen
-		p.client.CloseIdleConnections()
-		_ = p.cmd.Process.Signal(syscall.SIGTERM)
-		p.exit()
-		return at
-	}
-	if got := upstream("", ""); got != "" {
-		t.Errorf("with tracing off the replica gets traceparent %q, want none", got)
-	}
-	if got := upstream("", "Traceparent: "+traceparent); got != traceparent {
-		t.Errorf("with tracing off the replica gets traceparent %q, want the client's", got)
-	}
-	if n := sent.Load(); n != 0 {
-		t.Errorf("with tracing off the collector got %d calls, want 0", n)
-	}
-	on := fmt.Sprintf("tracing: {endpoint: \"%s/v1/traces\", sampleRatio: 1}\n", collector.URL)
-	if got := upstream(on, "Traceparent: "+traceparent); !strings.HasPrefix(got, traceparent[:35]) || got == traceparent {
-		t.Errorf("with tracing on the replica gets traceparent %q, want a span of the client's trace", got)
-	}
-	if sent.Load() == 0 {
-		t.Error("the last spans were not sent when the gateway ended")
-	}
 }

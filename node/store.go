@@ -1,4 +1,4 @@
-package main
+package node
 
 import (
 	"bytes"
@@ -58,7 +58,7 @@ func openStore(c *config.Config, s *secrets, m *telemetry.Metrics, log *slog.Log
 		return nil, err
 	}
 	if st.redis, err = redis.Open(o); err != nil {
-		return nil, usageError{fmt.Errorf("store.redis: %w", err)}
+		return nil, UsageError{fmt.Errorf("store.redis: %w", err)}
 	}
 	st.timeout, st.drains = time.Duration(r.Timeout), st.redis
 	st.near = binding.NewNear(m.ObserveStore(st.redis), binding.NearOptions{Max: c.NearCache.MaxEntries, Census: st.count})
@@ -116,13 +116,13 @@ func clientTLS(t *config.ClientTLS) (*tls.Config, error) {
 		}
 		out.RootCAs = x509.NewCertPool()
 		if !out.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, usageError{fmt.Errorf("%s: expected certificates in PEM", t.CAFile)}
+			return nil, UsageError{fmt.Errorf("%s: expected certificates in PEM", t.CAFile)}
 		}
 	}
 	if t.CertFile != "" {
 		pair, err := tls.LoadX509KeyPair(string(t.CertFile), string(t.KeyFile))
 		if err != nil {
-			return nil, usageError{fmt.Errorf("%s: %w", t.CertFile, err)}
+			return nil, UsageError{fmt.Errorf("%s: %w", t.CertFile, err)}
 		}
 		out.Certificates = []tls.Certificate{pair}
 	}

@@ -1,15 +1,18 @@
-package main
+package node_test
 
 import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 
+	"github.com/limpet-project/limpet/node"
+	"github.com/limpet-project/limpet/node/nodetest"
 	"github.com/limpet-project/limpet/redis/redistest"
 )
 
@@ -17,7 +20,7 @@ import (
 type pair struct {
 	redis    *redistest.Server
 	proxy    *redistest.Proxy // between the gateways and Redis
-	gateways [2]*testGateway
+	gateways [2]*nodetest.Gateway
 	client   *http.Client
 	home     map[string]string // where each session is, from before the failure
 }
@@ -31,16 +34,16 @@ const (
 func startPair(t *testing.T) *pair {
 	p := &pair{redis: redistest.Start(t), home: map[string]string{}}
 	p.proxy = redistest.StartProxy(t, p.redis.Addr())
-	replicas, secret := startUpstreams(t), t.TempDir()+"/digest.key"
-	if err := writeDigestSecret(secret); err != nil {
+	replicas, secret := nodetest.StartUpstreams(t), t.TempDir()+"/digest.key"
+	if err := node.WriteDigestSecret(secret); err != nil {
 		t.Fatal(err)
 	}
 	for i := range p.gateways {
-		p.gateways[i] = startNode(t, sharedStore(secret, p.proxy.Addr(), replicas))
+		p.gateways[i] = nodetest.Start(t, sharedStore(secret, p.proxy.Addr(), replicas), node.Options{})
 	}
 	p.client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
 	t.Cleanup(p.client.CloseIdleConnections)
-	eventually(t, "both gateways see the store", func() bool { return !p.open(0) && !p.open(1) && p.fresh() })
+	nodetest.Eventually(t, "both gateways see the store", func() bool { return !p.open(0) && !p.open(1) && p.fresh() })
 	for i := range failureSessions {
 		p.bind(t, fmt.Sprintf("session-%d", i))
 	}
@@ -48,7 +51,7 @@ func startPair(t *testing.T) *pair {
 }
 
 // sharedStore is the configuration of a gateway that keeps its bindings in the Redis at addr.
-func sharedStore(secret, addr string, replicas upstreams) string {
+func sharedStore(secret, addr string, replicas nodetest.Upstreams) string {
 	return fmt.Sprintf(`
 listeners: [{name: web, address: "127.0.0.1:0"}]
 admin: {address: "127.0.0.1:0"}
@@ -61,21 +64,21 @@ services:
     affinity: {}
     revisions:
 %sroutes: [{service: demo}]
-`, secret, addr, replicas.revisions(50, 50))
+`, secret, addr, replicas.Configuration(50, 50))
 }
 
 // fresh reports whether both gateways bind in Redis by now, and not in their own memory.
 func (p *pair) fresh() bool {
 	session := fmt.Sprintf("probe-%d", rand.Uint64())
-	_, first, err1 := p.gateways[0].ask(p.client, session)
-	_, second, err2 := p.gateways[1].ask(p.client, session)
+	_, first, err1 := p.gateways[0].Ask(p.client, session)
+	_, second, err2 := p.gateways[1].Ask(p.client, session)
 	return err1 == nil && err2 == nil && first == second && p.view(0).Provisional == 0 && p.view(1).Provisional == 0
 }
 
 func (p *pair) bind(t *testing.T, session string) {
 	t.Helper()
 	for i, g := range p.gateways {
-		status, replica, err := g.ask(p.client, session)
+		status, replica, err := g.Ask(p.client, session)
 		if err != nil || status != http.StatusOK {
 			t.Fatalf("binding %s through gateway %d = %d, %v", session, i, status, err)
 		}
@@ -86,9 +89,15 @@ func (p *pair) bind(t *testing.T, session string) {
 	}
 }
 
-func (p *pair) view(i int) storeView {
-	var v storeView
-	_, body, _ := strings.Cut(fetch(p.gateways[i].admin()+"/store"), " ")
+// storeState is what these tests read of the admin API's view of a store.
+type storeState struct {
+	State       string `json:"state"`
+	Provisional int    `json:"provisional"`
+}
+
+func (p *pair) view(i int) storeState {
+	var v storeState
+	_, body, _ := strings.Cut(nodetest.Fetch(p.gateways[i].Admin()+"/store"), " ")
 	_ = json.Unmarshal([]byte(body), &v) // a gateway that does not answer has no state
 	return v
 }
@@ -97,7 +106,7 @@ func (p *pair) open(i int) bool { return p.view(i).State == "open" }
 
 // calls returns how often a gateway has asked the store for a binding or for a new one.
 func (p *pair) calls(i int) (n float64) {
-	for line := range strings.SplitSeq(fetch(p.gateways[i].admin()+"/metrics"), "\n") {
+	for line := range strings.SplitSeq(nodetest.Fetch(p.gateways[i].Admin()+"/metrics"), "\n") {
 		if strings.HasPrefix(line, "limpet_store_operations_total{") &&
 			(strings.Contains(line, `op="get"`) || strings.Contains(line, `op="swap"`)) {
 			var v float64
@@ -123,7 +132,7 @@ func (p *pair) load(t *testing.T, during func()) {
 				if rng.IntN(20) == 0 {
 					session = fmt.Sprintf("new-%d-%d", w, rng.IntN(1000))
 				}
-				status, replica, decision, err := p.gateways[rng.IntN(2)].askWhy(p.client, session)
+				status, replica, decision, err := p.gateways[rng.IntN(2)].AskWhy(p.client, session)
 				requests.Add(1)
 				if err != nil || status != http.StatusOK {
 					t.Errorf("%s = %d, %v, want 200", session, status, err)
@@ -146,7 +155,7 @@ func (p *pair) expectHome(t *testing.T) {
 	t.Helper()
 	for session, home := range p.home {
 		for i, g := range p.gateways {
-			if status, replica, err := g.ask(p.client, session); err != nil || status != http.StatusOK || replica != home {
+			if status, replica, err := g.Ask(p.client, session); err != nil || status != http.StatusOK || replica != home {
 				t.Errorf("afterwards %s through gateway %d = %d, %s, %v, want %s", session, i, status, replica, err, home)
 			}
 		}
@@ -170,10 +179,10 @@ func TestStoreMayFailAndRequestsMayNot(t *testing.T) {
 			p := startPair(t)
 			p.load(t, func() {
 				tt.fail(p)
-				eventually(t, "both breakers are open", func() bool { return p.open(0) && p.open(1) })
+				nodetest.Eventually(t, "both breakers are open", func() bool { return p.open(0) && p.open(1) })
 				p.nobodyAsks(t)
 				tt.mend(p)
-				eventually(t, "both breakers are closed", func() bool { return !p.open(0) && !p.open(1) })
+				nodetest.Eventually(t, "both breakers are closed", func() bool { return !p.open(0) && !p.open(1) })
 			})
 			p.expectHome(t)
 		})
@@ -186,7 +195,7 @@ func (p *pair) nobodyAsks(t *testing.T) {
 	t.Helper()
 	before := p.calls(0) + p.calls(1)
 	for i := range 300 {
-		if status, _, err := p.gateways[i%2].ask(p.client, fmt.Sprintf("away-%d", i)); err != nil || status != http.StatusOK {
+		if status, _, err := p.gateways[i%2].Ask(p.client, fmt.Sprintf("away-%d", i)); err != nil || status != http.StatusOK {
 			t.Errorf("with the store away = %d, %v, want 200", status, err)
 		}
 	}
@@ -210,9 +219,9 @@ func TestFullStoreKeepsKnownSessionsAndTakesNewOnesByHash(t *testing.T) {
 	p := startPair(t)
 	p.load(t, func() {
 		p.redis.FillMemory(true)
-		eventually(t, "a session was refused for want of room", func() bool {
-			_, _, _ = p.gateways[0].ask(p.client, fmt.Sprintf("refused-%d", rand.Uint64()))
-			return strings.Contains(fetch(p.gateways[0].admin()+"/metrics"), "limpet_bindings_refused_total{")
+		nodetest.Eventually(t, "a session was refused for want of room", func() bool {
+			_, _, _ = p.gateways[0].Ask(p.client, fmt.Sprintf("refused-%d", rand.Uint64()))
+			return strings.Contains(nodetest.Fetch(p.gateways[0].Admin()+"/metrics"), "limpet_bindings_refused_total{")
 		})
 		if p.open(0) {
 			t.Error("the breaker is open: a full store can still be read")
@@ -229,7 +238,7 @@ func TestRestartedStoreUnderLoadLosesNoSession(t *testing.T) {
 		for range 3 {
 			p.redis.Kill()
 			p.redis.Restart()
-			eventually(t, "both breakers are closed", func() bool { return !p.open(0) && !p.open(1) })
+			nodetest.Eventually(t, "both breakers are closed", func() bool { return !p.open(0) && !p.open(1) })
 		}
 	})
 	p.expectHome(t)
@@ -238,11 +247,14 @@ func TestRestartedStoreUnderLoadLosesNoSession(t *testing.T) {
 func TestSessionsOfOneGatewayAreFoundByAnotherAfterARestartOfBoth(t *testing.T) {
 	p := startPair(t)
 	for i := range p.gateways {
-		file := p.gateways[i].file
-		p.gateways[i].stop()
-		p.gateways[i] = startNode(t, readFile(t, file))
+		configuration, err := os.ReadFile(p.gateways[i].File)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.gateways[i].Stop()
+		p.gateways[i] = nodetest.Start(t, string(configuration), node.Options{})
 	}
-	eventually(t, "both gateways see the store", func() bool { return p.fresh() })
+	nodetest.Eventually(t, "both gateways see the store", func() bool { return p.fresh() })
 	p.expectHome(t)
 }
 
@@ -250,20 +262,20 @@ func TestGatewayStartsWithoutItsStore(t *testing.T) {
 	server := redistest.Start(t)
 	server.Stop()
 	secret := t.TempDir() + "/digest.key"
-	if err := writeDigestSecret(secret); err != nil {
+	if err := node.WriteDigestSecret(secret); err != nil {
 		t.Fatal(err)
 	}
-	g := startNode(t, sharedStore(secret, server.Addr(), startUpstreams(t)))
+	g := nodetest.Start(t, sharedStore(secret, server.Addr(), nodetest.StartUpstreams(t)), node.Options{})
 	client := &http.Client{}
 	defer client.CloseIdleConnections()
-	_, first, err := g.ask(client, "alice")
+	_, first, err := g.Ask(client, "alice")
 	if err != nil {
 		t.Fatalf("ask() = %v", err)
 	}
 	server.Restart()
-	p := &pair{gateways: [2]*testGateway{g, g}, client: client}
-	eventually(t, "the store is in use", func() bool { v := p.view(0); return v.State == "closed" && v.Provisional == 0 })
-	if _, again, err := g.ask(client, "alice"); err != nil || again != first {
+	p := &pair{gateways: [2]*nodetest.Gateway{g, g}, client: client}
+	nodetest.Eventually(t, "the store is in use", func() bool { v := p.view(0); return v.State == "closed" && v.Provisional == 0 })
+	if _, again, err := g.Ask(client, "alice"); err != nil || again != first {
 		t.Errorf("alice = %s, %v, want %s, where she was before the store came", again, err, first)
 	}
 }
