@@ -170,33 +170,21 @@ func TestAnotherRevisionIsSpokenToInItsOwnWay(t *testing.T) {
 	}
 }
 
-func TestAnUpgradeIsAskedForWhereThePickedRevisionCanGiveIt(t *testing.T) {
+func TestAnUpgradeIsMadeOverHTTP1HoweverThePickedRevisionIsSpokenTo(t *testing.T) {
 	root := newAuthority(t, nil)
-	plain := upstreamServer(t, func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Upgrade") == "" {
-			io.WriteString(w, r.Proto+" without upgrade")
-			return
-		}
-		webSocketEcho(w, r)
-	})
+	plain := upstreamServer(t, webSocketEcho)
 	secure := tlsServer(t, root.issue(t, []string{"kn-routing"}), webSocketEcho)
 	dead := closedPort(t)
 	for _, places := range [][]place{
 		{on("demo-00001", plain)},
+		{on("demo-00002", plain)},
 		{on("demo-00002", dead), on("demo-00001", plain)},
+		{on("demo-00001", dead), on("demo-00002", plain)},
 		{on("demo-00002", dead), on("demo-00003", secure)},
 	} {
 		p := &fakePicker{places: places, edit: sealing("").edit}
 		s := serve(t, p, withRoute(func(r *Route) { r.Backends = backends(root) }))
 		say(t, dialWebSocket(t, s), "hello")
-	}
-	p := &fakePicker{places: []place{on("demo-00001", dead), on("demo-00002", plain)}}
-	s := serve(t, p, withRoute(func(r *Route) { r.Backends = backends(root) }))
-	resp := s.get(t, "/", func(r *http.Request) {
-		r.Header["Connection"], r.Header["Upgrade"] = []string{"Upgrade"}, []string{"websocket"}
-	})
-	if got := text(t, resp); got != "HTTP/2.0 without upgrade" {
-		t.Errorf("h2c endpoint after one of HTTP/1.1 saw %q, want an ordinary request", got)
 	}
 }
 

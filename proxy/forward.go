@@ -75,7 +75,7 @@ func (a *attempts) connect(fresh bool) (reused bool, err error) {
 			return false, err
 		}
 		x.seen.Attempts++
-		if x.upgradeTo() != "" && x.backend.upstream.tls != nil {
+		if x.upgradeTo() != "" && x.backend.upstream.protocol != ProtocolHTTP1 {
 			// A shared HTTP/2 connection cannot switch protocols.
 			a.conn, err = a.pool.dialOwn(x.ctx, true)
 		} else {
@@ -234,10 +234,10 @@ func (x *exchange) target() (*url.URL, error) {
 	return &u, nil
 }
 
-// upgradeTo returns the protocol to switch to, "" for none. HTTP/2 without TLS has no connection that could be switched, and
-// with a body it would not be clear where the new protocol begins; there the endpoint sees an ordinary request.
+// upgradeTo returns the protocol to switch to, "" for none. With a body it would not be clear where the new protocol begins; there
+// the endpoint sees an ordinary request.
 func (x *exchange) upgradeTo() string {
-	if x.backend.upstream.protocol == ProtocolH2C || x.body != nil {
+	if x.body != nil {
 		return ""
 	}
 	return upgradeProtocol(x.r)

@@ -193,7 +193,7 @@ func (p *pool) release(c *conn) {
 	switch {
 	case c.h2:
 		out = p.releaseShared(c)
-	case p.closed || c.http.Available() != 1:
+	case p.closed || c.http.Available() != 1, p.upstream.protocol == ProtocolH2C: // it was made to be switched, and was not
 		out = c
 	default:
 		if len(p.idle) >= p.upstream.maxIdle {

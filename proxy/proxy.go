@@ -84,7 +84,7 @@ type Protocol string
 // The upstream protocols.
 const (
 	ProtocolHTTP1 Protocol = "http1" // HTTP/1.1 (default)
-	ProtocolH2C   Protocol = "h2c"   // HTTP/2 without TLS, by prior knowledge
+	ProtocolH2C   Protocol = "h2c"   // HTTP/2 without TLS, by prior knowledge; HTTP/1.1 for upgrades, such as WebSocket's
 	ProtocolTLS   Protocol = "https" // TLS, HTTP/2 or HTTP/1.1 by ALPN
 )
 

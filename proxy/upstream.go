@@ -199,7 +199,7 @@ func (u *upstream) establish(ctx context.Context, key poolKey, http1Only bool) (
 	if err != nil {
 		return nil, err
 	}
-	h2 := u.protocol == ProtocolH2C
+	h2 := u.protocol == ProtocolH2C && !http1Only
 	if u.tls != nil {
 		if nc, h2, err = u.handshake(ctx, nc, key.serverName, http1Only); err != nil {
 			return nil, err
