@@ -2,8 +2,9 @@
 // them, and ends them in order.
 //
 // It promises that what is wrong with a configuration or a file that it names is said before anything is served, as a [UsageError] if
-// it is in what they say, and that nothing is left running when [Node.Run] has returned. Where services, routes and certificates come from is for its maker
-// to say: the configuration, or whatever the [Options] name. It reads no command line and decides nothing about requests.
+// it is in what they say, and that nothing is left running when [Node.Run] has returned. Where services, routes and certificates come
+// from is for its maker to say: the configuration, or whatever the [Options] name. It reads no command line and decides nothing
+// about requests.
 //
 // Start with [New] and [Options]; limpet serve is the simplest use.
 package node
