@@ -1,0 +1,135 @@
+// Package policy reads how a Knative Service sticks: from its annotations, and from the ConfigMap config-limpet for the whole cluster.
+//
+// It is pure: it talks to no API server, and equal input gives equal policies. What is wrong is refused whole and told at once, with
+// the name of the annotation or key, the line and what was expected. It accepts nothing that package config would refuse. The
+// ValidatingAdmissionPolicy in deploy/ refuses the same simple annotations when they are applied; what it cannot see of the
+// structured one is found here.
+//
+// Start with [ParseDefaults] and [Defaults.Policy].
+package policy
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/limpet-project/limpet/affinity"
+	"github.com/limpet-project/limpet/config"
+)
+
+// ConfigMap is the name of the ConfigMap with the defaults of the cluster, in the namespace of the ingress.
+const ConfigMap = "config-limpet"
+
+// The keys of the ConfigMap. exampleKey holds documentation, as in Knative's own ConfigMaps.
+const (
+	affinityKey = "affinity"
+	policyKey   = "policy"
+	drainKey    = "drain-timeout"
+	exampleKey  = "_example"
+)
+
+const (
+	defaultDrainTimeout = 5 * time.Minute
+	maxDrainTimeout     = 24 * time.Hour
+)
+
+// Defaults are what config-limpet says for the whole cluster. The zero value is affinity by the headers K-Session and K-Revision.
+// It may be copied and is safe for concurrent use.
+type Defaults struct {
+	off    bool             // no affinity at all, whatever annotations say
+	asked  bool             // no affinity without an annotation
+	policy *affinity.Policy // without annotations; nil is the zero Policy with its defaults
+	drain  *time.Duration
+}
+
+// DrainTimeout returns how long a terminating pod keeps its sessions.
+func (d Defaults) DrainTimeout() time.Duration {
+	if d.drain == nil {
+		return defaultDrainTimeout
+	}
+	return *d.drain
+}
+
+// base returns a policy of the caller's own for an object without annotations, nil if it has no affinity.
+func (d Defaults) base() *affinity.Policy {
+	switch {
+	case d.asked:
+		return nil
+	case d.policy == nil:
+		return affinity.Policy{}.WithDefaults()
+	}
+	return d.policy.WithDefaults()
+}
+
+// ParseDefaults reads the ConfigMap config-limpet; nil or empty is the zero Defaults. The error is of type [config.Problems] and
+// tells all that is wrong, with key, line and what was expected; the caller then keeps the defaults that it has.
+func ParseDefaults(cm *corev1.ConfigMap) (Defaults, error) {
+	if cm == nil {
+		return Defaults{}, nil
+	}
+	var d Defaults
+	var problems config.Problems
+	for _, key := range slices.Sorted(maps.Keys(cm.Data)) {
+		problems = append(problems, d.set(key, cm.Data[key])...)
+	}
+	for _, key := range slices.Sorted(maps.Keys(cm.BinaryData)) {
+		problems = append(problems, problem(place(key), "got binary data, expected text")...)
+	}
+	if len(problems) > 0 {
+		return Defaults{}, problems
+	}
+	return d, nil
+}
+
+// set takes one key of the ConfigMap.
+func (d *Defaults) set(key, value string) config.Problems {
+	switch key {
+	case exampleKey:
+		return nil
+	case affinityKey:
+		return d.setAffinity(strings.TrimSpace(value))
+	case policyKey:
+		return d.setPolicy(value)
+	case drainKey:
+		return d.setDrain(strings.TrimSpace(value))
+	}
+	return problem(place(key), "unknown key, expected one of %s, %s, %s", affinityKey, drainKey, policyKey)
+}
+
+func (d *Defaults) setAffinity(value string) config.Problems {
+	if value != "on" && value != off {
+		return line1(affinityKey, fmt.Sprintf("got %q, expected on or off", value))
+	}
+	d.off = value == off
+	return nil
+}
+
+func (d *Defaults) setPolicy(value string) config.Problems {
+	if strings.TrimSpace(value) == off {
+		d.asked = true
+		return nil
+	}
+	p, problems := parsePolicy(place(policyKey), value)
+	d.policy = p
+	return problems
+}
+
+func (d *Defaults) setDrain(value string) config.Problems {
+	t, err := time.ParseDuration(value)
+	if err != nil || t < 0 || t > maxDrainTimeout {
+		return line1(drainKey, fmt.Sprintf("got %q, expected a duration from 0s to %s, such as 5m", value, affinity.Duration(maxDrainTimeout)))
+	}
+	d.drain = &t
+	return nil
+}
+
+// place names a key in a message.
+func place(key string) string { return ConfigMap + "/" + key }
+
+func line1(key, reason string) config.Problems {
+	return config.Problems{{File: place(key), Line: 1, Reason: reason}}
+}
