@@ -6,7 +6,7 @@ SHELL       := /bin/bash
 
 GO    ?= go
 # The tools have a module of their own, so that their dependencies are not Limpet's; a workspace does not take -modfile.
-TOOL  := GOWORK=off $(GO) tool -modfile=tools/go.mod
+TOOL  := GOWORK=off $(GO) tool -modfile=$(CURDIR)/tools/go.mod
 FUZZ_TIME ?= 10s
 SOAK_FLAGS ?=
 BENCH_FLAGS ?=
@@ -26,8 +26,9 @@ build: ## Build limpet and the counter into bin/
 check: ## Look for what tools can see: format, vet, staticcheck, layers, documentation
 	@out=$$($(TOOL) gofumpt -l $$(git ls-files --cached --others --exclude-standard '*.go')); \
 	if [ -n "$$out" ]; then echo "not formatted; run make format:"; echo "$$out"; exit 1; fi
-	$(GO) vet ./...
+	$(GO) vet ./... ./knative/...
 	$(TOOL) staticcheck ./...
+	cd knative && $(TOOL) staticcheck ./...
 	$(GO) test -count=1 .
 
 .PHONY: format
@@ -36,7 +37,8 @@ format: ## Format every Go file
 
 .PHONY: test
 test: redis-server ## Run the tests of all packages, with the race detector
-	$(GO) test -race ./...
+	$(GO) test -race ./... ./knative/...
+	$(GO) test -count=1 ./knative/policy/admission # reads deploy/, of which the cache knows nothing
 
 .PHONY: test-long
 test-long: redis-server ## Run the tests that take longer as well
@@ -71,8 +73,30 @@ cluster-up: ## Start a real Kubernetes and Knative on this machine, as root
 cluster-down: ## End it; nothing is left
 	$(CLUSTER) down $(CLUSTER_FLAGS)
 
+.PHONY: images
+images: ## Write container images of limpet, the Knative ingress and the examples into bin/images, as OCI archives
+	$(CLUSTER) archive -to $(CURDIR)/bin/images \
+		./cmd/limpet ./knative/cmd/limpet-knative-ingress ./examples/counter ./examples/stickyrev
+
+.PHONY: conformance
+conformance: redis-server ## Run Knative's conformance tests of ingresses on a real cluster, as root
+	GOWORK=off $(GO) -C test/cluster test -count=1 -v -timeout 40m ./conformance
+
+# In the package's own folder the test prints as it goes, without the noise of -v.
+.PHONY: walkthrough
+walkthrough: redis-server ## Show sticky routing step by step on a real cluster, as root
+	cd test/cluster/walkthrough && GOWORK=off $(GO) test -count=1 -timeout 20m
+
+.PHONY: reliability
+reliability: redis-server ## Restart everything for five minutes while clients ask, on a real cluster, as root
+	LIMPET_LONG=1 GOWORK=off $(GO) -C test/cluster test -count=1 -v -timeout 60m ./reliability
+
+.PHONY: cost
+cost: redis-server ## Measure the processor time of a request through the ingress, on a real cluster, as root
+	LIMPET_COST=1 GOWORK=off $(GO) -C test/cluster test -count=1 -v -timeout 20m ./cost
+
 .PHONY: cluster-test
-cluster-test: ## Run the tests on real clusters, as root
+cluster-test: redis-server ## Run the tests on real clusters, as root
 	$(CLUSTER) build
 	GOWORK=off $(GO) -C test/cluster vet ./...
 	GOWORK=off $(GO) -C test/cluster test -count=1 -p 1 -timeout 30m ./...
