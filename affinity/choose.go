@@ -2,6 +2,17 @@ package affinity
 
 import "math"
 
+// kept returns the revision that the request was given before, nil if there is none or it may not be chosen any longer.
+func (c choice) kept() *Revision {
+	if c.request.Kept == "" {
+		return nil
+	}
+	if r := c.snapshot.Revision(c.request.Kept); r != nil && c.chooses(r) {
+		return r
+	}
+	return nil
+}
+
 // split chooses a revision by weighted rendezvous hashing of the flow, else of the session, else of the random key. It returns
 // nil if no revision takes new traffic. Revisions that carry an addressed tag weigh the same.
 func (c choice) split() *Revision {

@@ -39,6 +39,9 @@ type Request struct {
 	Random uint64
 	// Degraded says that the store is away or full: plain rendezvous, on which gateways with equal snapshots agree.
 	Degraded bool
+	// Kept is the revision that this request was given before, while no endpoint was ready: it takes the place of the split for as long
+	// as it may be chosen. "" is none.
+	Kept string
 	// Avoid names endpoints that this request could not reach; they are passed over even if they are ready.
 	Avoid []string
 	// Settled says that the wait for an unknown target is over or not possible: unknown counts as gone.
@@ -151,6 +154,9 @@ func (c choice) start(session finding) (Decision, error) {
 	}
 	revision := flow.revision
 	if flow.fate != valid {
+		revision = c.kept()
+	}
+	if revision == nil {
 		revision = c.split()
 	}
 	if revision == nil {

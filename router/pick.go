@@ -45,6 +45,18 @@ type held struct {
 // Pick chooses the target of one request and takes a place there: it waits, up to the policy's limits, for an endpoint that is
 // unknown here or full. A failing store does not fail the request.
 func (r *Router) Pick(ctx context.Context, req *Request) (*Pick, error) {
+	p, err := r.begin(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.entered(p.settle(ctx)); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// begin knows the request's keys and what is remembered for them.
+func (r *Router) begin(ctx context.Context, req *Request) (*Pick, error) {
 	p := &Pick{r: r, req: *req}
 	if p.req.Policy == nil {
 		p.req.Policy = &noAffinity
@@ -60,10 +72,6 @@ func (r *Router) Pick(ctx context.Context, req *Request) (*Pick, error) {
 		return nil, err
 	}
 	p.recall(ctx)
-	if err := p.settle(ctx); err != nil {
-		return nil, err
-	}
-	p.renewStart()
 	return p, nil
 }
 

@@ -1,0 +1,60 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/limpet-project/limpet/affinity"
+	"github.com/limpet-project/limpet/endpoint"
+)
+
+// Choose is the first half of Pick, for a data plane that waits for a place elsewhere than it asks for the revision. It settles and
+// remembers the target and takes no place there. If no endpoint of the revision is ready, Target is the revision alone, and the session
+// is not bound yet. Enter is the second half; a request that ends without it calls Done all the same.
+func (r *Router) Choose(ctx context.Context, req *Request) (*Pick, error) {
+	p, err := r.begin(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.choose(ctx); err != nil && !errors.Is(err, affinity.ErrNoEndpoint) {
+		return nil, err
+	}
+	p.decide.Kept = p.decision.Target.Revision
+	return p, nil
+}
+
+// Enter takes a place at the chosen endpoint, once. It waits for an endpoint if the revision has none, until ctx ends, and for a place as
+// the policy says. An endpoint that went meanwhile is replaced by another one of the revision; only if the revision is valid no longer
+// Target names another one.
+func (p *Pick) Enter(ctx context.Context) error {
+	if p.decision.Endpoint != nil {
+		if err := p.enter(ctx); !errors.Is(err, endpoint.ErrGone) {
+			return p.entered(err)
+		}
+	}
+	for {
+		changed, before := p.r.o.Endpoints.Changed(), p.decision
+		p.decide.Now = time.Now()
+		err := p.settle(ctx)
+		if before.Endpoint == nil && p.decision.Target.Revision == before.Target.Revision {
+			p.decision.Reason = before.Reason // it found what Choose has made
+		}
+		if !errors.Is(err, affinity.ErrNoEndpoint) {
+			return p.entered(err)
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// entered begins to renew what the request uses, if it has a place.
+func (p *Pick) entered(err error) error {
+	if err == nil {
+		p.renewStart()
+	}
+	return err
+}

@@ -1,0 +1,97 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/limpet-project/limpet/affinity"
+	"github.com/limpet-project/limpet/binding"
+	"github.com/limpet-project/limpet/endpoint"
+)
+
+// choose is the first half of a pick that must not fail.
+func (g gateway) choose(t *testing.T, p *affinity.Policy, m affinity.Message) *Pick {
+	t.Helper()
+	pick, err := g.Choose(t.Context(), &Request{Service: demo, Policy: p, Message: m})
+	if err != nil {
+		t.Fatalf("Choose(%v) = %v", m, err)
+	}
+	return pick
+}
+
+func TestTheHalvesOfAPickAreThePick(t *testing.T) {
+	g := newGateway(t, binding.NewMemory(binding.MemoryOptions{}))
+	g.fill(50, 50)
+	p := policy(t, affinity.Policy{Session: &affinity.SessionAffinity{}})
+	first := g.choose(t, p, from("K-Session", "s-1"))
+	if load := g.table.Load(first.decision.Endpoint); load.InFlight != 0 {
+		t.Errorf("requests in flight after Choose = %d, want none", load.InFlight)
+	}
+	if err := first.Enter(t.Context()); err != nil || first.Reason() != affinity.ReasonNew {
+		t.Errorf("Enter() = %v, reason %v, want nil, %v", err, first.Reason(), affinity.ReasonNew)
+	}
+	if load := g.table.Load(first.decision.Endpoint); load.InFlight != 1 {
+		t.Errorf("requests in flight after Enter = %d, want 1", load.InFlight)
+	}
+	first.Done(endpoint.OutcomeOK)
+	if got, reason := g.visit(t, p, from("K-Session", "s-1")); got != first.Target() || reason != affinity.ReasonBound {
+		t.Errorf("next visit = %v, %v, want %v, %v", got, reason, first.Target(), affinity.ReasonBound)
+	}
+	g.choose(t, p, from("K-Session", "s-2")).Done(endpoint.OutcomeUnknown) // without Enter
+}
+
+func TestEnterWaitsForTheFirstEndpointOfTheRevisionThatWasChosen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGateway(t, binding.NewMemory(binding.MemoryOptions{}))
+		g.fill(100, 0)
+		g.members(1)
+		p := policy(t, affinity.Policy{Session: &affinity.SessionAffinity{}, Revision: &affinity.RevisionAffinity{}})
+		for _, m := range []*message{from(), from("K-Session", "s-1"), from("K-Revision", "f-1")} {
+			pick := g.choose(t, p, m)
+			reason := pick.Reason()
+			g.weigh(1, 99) // whoever is chosen now goes elsewhere
+			entered := make(chan error, 1)
+			go func() { entered <- pick.Enter(t.Context()) }()
+			synctest.Wait()
+			g.members(2, "a")
+			synctest.Wait()
+			g.members(1, "a")
+			if err := <-entered; err != nil || pick.Target().String() != "demo-00001/demo-00001-a" || pick.Reason() != reason {
+				t.Errorf("Enter() = %v at %v, %v, want nil at demo-00001/demo-00001-a, %v", err, pick.Target(), pick.Reason(), reason)
+			}
+			pick.Done(endpoint.OutcomeOK)
+			g.members(1)
+			g.weigh(100, 0)
+		}
+	})
+}
+
+func TestEnterGivesUpWithItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGateway(t, binding.NewMemory(binding.MemoryOptions{}))
+		g.fill(100)
+		g.members(1)
+		pick := g.choose(t, nil, from())
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := pick.Enter(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Enter() = %v, want %v", err, context.DeadlineExceeded)
+		}
+		pick.Done(endpoint.OutcomeUnknown)
+	})
+}
+
+func TestEnterLeavesARevisionThatMayNotBeChosenAnyLonger(t *testing.T) {
+	g := newGateway(t, binding.NewMemory(binding.MemoryOptions{}))
+	g.fill(100, 0)
+	g.members(1)
+	pick := g.choose(t, nil, from())
+	g.weigh(0, 100)
+	if err := pick.Enter(t.Context()); err != nil || pick.Target().Revision != "demo-00002" {
+		t.Errorf("Enter() = %v at %v, want nil at demo-00002", err, pick.Target())
+	}
+	pick.Done(endpoint.OutcomeOK)
+}
