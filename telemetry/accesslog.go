@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/hex"
 	"fmt"
@@ -16,8 +17,13 @@ import (
 	"github.com/limpet-project/limpet/proxy"
 )
 
-// logQueue bounds the lines that wait to be written: about two seconds of a busy gateway.
-const logQueue = 16384
+const (
+	// logQueue bounds the lines that wait to be written: about two seconds of a busy gateway.
+	logQueue = 16384
+	// logDelay is how long a line may wait for others to be written with. A system call for each line, and waking up for it, costs
+	// more than the line.
+	logDelay = 50 * time.Millisecond
+)
 
 // AccessLogOptions say what an access log is.
 type AccessLogOptions struct {
@@ -71,24 +77,30 @@ func (l *AccessLog) Close() error {
 // Dropped returns the number of lines that found the queue full.
 func (l *AccessLog) Dropped() uint64 { return l.dropped.Load() }
 
-// write flushes whenever no line waits. After an error it goes on, because a full disk may have room again.
+// write writes lines together that come within logDelay. After an error it goes on, because a full disk may have room again.
 func (l *AccessLog) write(output io.Writer) (first error) {
 	b := bufio.NewWriterSize(output, 64<<10)
-	for line := range l.lines {
-		_, err := b.Write(line)
-		if err == nil && len(l.lines) == 0 {
-			err = b.Flush()
+	var due <-chan time.Time // nil while nothing waits to be flushed
+	for open := true; open; {
+		var line []byte
+		var err error
+		select {
+		case line, open = <-l.lines:
+			_, err = b.Write(line)
+		case <-due:
+		}
+		switch {
+		case err == nil && (!open || line == nil):
+			due, err = nil, b.Flush()
+		case err == nil && due == nil:
+			due = time.After(logDelay)
 		}
 		if err != nil {
-			if first == nil {
-				first = fmt.Errorf("writing the access log: %w", err)
-			}
+			first = cmp.Or(first, fmt.Errorf("writing the access log: %w", err))
 			b.Reset(output)
+			due = nil
 			l.drop()
 		}
-	}
-	if err := b.Flush(); err != nil && first == nil {
-		first = fmt.Errorf("writing the access log: %w", err)
 	}
 	return first
 }
