@@ -2,8 +2,11 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -55,14 +58,70 @@ func (a *Artifacts) Build(ctx context.Context, out io.Writer) error {
 	})
 }
 
-// Image makes an image of a main package: of the project if it begins with a dot ("./examples/counter"), else of a module in the
-// tool module of Knative ("knative.dev/serving/test/test_images/runtime").
+// Image makes an image of a main package: of the project if it begins with a dot ("./examples/counter",
+// "./knative/cmd/limpet-knative-ingress"), else of a module in the tool module of Knative
+// ("knative.dev/networking/test/test_images/runtime").
 func (a *Artifacts) Image(ctx context.Context, pkg string) (image.Image, error) {
-	dir := a.root
-	if !strings.HasPrefix(pkg, ".") {
-		dir = filepath.Join(a.cache.Tools, "knative")
+	return image.FromGo(ctx, a.cache.Dir, a.source(pkg))
+}
+
+func (a *Artifacts) source(pkg string) image.Source {
+	switch {
+	case !strings.HasPrefix(pkg, "."):
+		return image.Source{Dir: filepath.Join(a.cache.Tools, "knative"), Package: pkg}
+	case strings.HasPrefix(pkg, "./test/cluster/"): // a module of its own and not of the workspace
+		return image.Source{Dir: filepath.Join(a.root, "test", "cluster"), Package: "./" + strings.TrimPrefix(pkg, "./test/cluster/")}
+	default:
+		return image.Source{Dir: a.root, Package: pkg, Workspace: filepath.Join(a.root, "go.work")}
 	}
-	return image.FromGo(ctx, a.cache.Dir, dir, pkg)
+}
+
+// Program builds a main package of the project, or a main package's only file, and returns the binary in the cache. A file may be
+// where packages of the project's module are not, and imports them all the same.
+func (a *Artifacts) Program(ctx context.Context, pkg string) (string, error) {
+	binary, unlock, err := image.Compile(ctx, a.cache.Dir, image.Source{Dir: a.root, Package: pkg, Workspace: filepath.Join(a.root, "go.work")})
+	if err != nil {
+		return "", fmt.Errorf("building %s: %w", pkg, err)
+	}
+	unlock()
+	return binary, nil
+}
+
+// TestBinary compiles the tests of a package of a module in the tool module of Knative, those with the build tag e2e included
+// ("knative.dev/networking/test/conformance/ingress"), and returns the binary in the cache.
+func (a *Artifacts) TestBinary(ctx context.Context, pkg string, progress io.Writer) (string, error) {
+	key, err := a.cache.Key(part("knative"))
+	if err != nil {
+		return "", err
+	}
+	binary := filepath.Join(a.cache.Dir, "tests", key, strings.ReplaceAll(pkg, "/", "_"))
+	if _, err := os.Stat(binary); err == nil {
+		return binary, nil
+	}
+	unlock, err := build.Lock(binary + ".lock")
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	fmt.Fprintf(progress, "compiling the tests of %s\n", pkg)
+	began, part := time.Now(), binary+".part"
+	defer os.Remove(part)
+	args := []string{"test", "-c", "-trimpath", "-tags", "e2e", "-ldflags", "-s -w", "-o", part, pkg}
+	if err := build.Go(ctx, filepath.Join(a.cache.Tools, "knative"), []string{"CGO_ENABLED=0"}, args...); err != nil {
+		return "", fmt.Errorf("compiling the tests of %s: %w", pkg, err)
+	}
+	fmt.Fprintf(progress, "  in %.0fs\n", time.Since(began).Seconds())
+	return binary, os.Rename(part, binary)
+}
+
+// Redis makes an image of this machine's Redis or Valkey server.
+func (a *Artifacts) Redis() (image.Image, error) {
+	for _, name := range []string{"redis-server", "valkey-server"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return image.FromHost(a.cache.Dir, path)
+		}
+	}
+	return image.Image{}, errors.New("this machine has no redis-server and no valkey-server; on Debian: apt-get install -y redis-server")
 }
 
 // config makes the images and manifests of a tier and returns what to boot.
@@ -76,7 +135,7 @@ func (a *Artifacts) config(ctx context.Context, tier plane.Tier) (plane.Config, 
 	var wg sync.WaitGroup
 	var pauseErr error
 	wg.Go(func() {
-		pause, pauseErr = image.FromGo(ctx, a.cache.Dir, filepath.Join(a.root, "test", "cluster"), "./cmd/pause")
+		pause, pauseErr = a.Image(ctx, "./test/cluster/cmd/pause")
 	})
 	if coredns, err = a.partImage("coredns", "coredns", true); err == nil && tier >= plane.Knative {
 		c.Later, c.Manifests, err = a.knative(ctx)

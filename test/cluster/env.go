@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
 	"strconv"
 	"strings"
@@ -105,6 +106,13 @@ func namespacePrefix(test string) string {
 	return "t-" + name[:min(len(name), 20)] + "-"
 }
 
+// In returns an Env of the same test that acts in another namespace, which is there already and stays.
+func (e *Env) In(namespace string) *Env {
+	other := *e
+	other.Namespace = namespace
+	return &other
+}
+
 // Node returns the address of the node, at which processes that the test starts can listen for pods.
 func (e *Env) Node() string { return e.slot.Node() }
 
@@ -196,11 +204,40 @@ func (e *Env) PodReady(ctx context.Context, name string) error {
 func (e *Env) Image(pkg string) string {
 	e.t.Helper()
 	i := e.ImageArchive(pkg)
+	e.Load(i)
+	return i.Reference
+}
+
+// Load loads an image into the node.
+func (e *Env) Load(i image.Image) {
+	e.t.Helper()
 	if err := plane.Import(e.t.Context(), i); err != nil {
 		e.t.Fatal(err)
 	}
-	return i.Reference
 }
+
+// TestBinary returns the compiled tests of a package of Knative, which the call of [MainWith] names.
+func (e *Env) TestBinary(pkg string) string {
+	e.t.Helper()
+	binary, err := e.artifacts.TestBinary(e.t.Context(), pkg, io.Discard)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	return binary
+}
+
+// Program builds a main package or file of the project and returns the binary. The call of [MainWith] names it.
+func (e *Env) Program(pkg string) string {
+	e.t.Helper()
+	binary, err := e.artifacts.Program(e.t.Context(), pkg)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	return binary
+}
+
+// Kubeconfig returns the path of the administrator's kubeconfig.
+func (e *Env) Kubeconfig() string { return e.slot.State("admin.conf") }
 
 // ImageArchive makes an image like Image, and does not load it.
 func (e *Env) ImageArchive(pkg string) image.Image {

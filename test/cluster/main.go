@@ -4,12 +4,15 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
 	"strconv"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/limpet-project/limpet/test/cluster/build"
 	"github.com/limpet-project/limpet/test/cluster/plane"
@@ -20,12 +23,28 @@ import (
 // insideVariable holds the number of the slot in a test binary that runs inside a cluster.
 const insideVariable = "LIMPET_CLUSTER_INSIDE"
 
-// Main is for TestMain: os.Exit(cluster.Main(m, cluster.Knative)). It starts a cluster, runs this test binary again inside it with the
-// same arguments, and ends the cluster. With LIMPET_CLUSTER_SLOT set it uses the cluster that runs in that slot, and leaves it
-// running, which spares the start. It returns an exit code; a machine that lacks something is told what, and fails.
-//
-// images are the main packages that tests use with [Env.Image]. They are built outside, where modules can be downloaded.
+// Needs are what the tests of a binary need. All of it is built outside the cluster, where modules can be downloaded.
+type Needs struct {
+	Tier Tier
+	// Images are the main packages that tests use with [Env.Image].
+	Images []string
+	// Programs are main packages or files of the project that tests run beside the cluster, with [Env.Program].
+	Programs []string
+	// Tests are the test packages of Knative that tests use with [Env.TestBinary].
+	Tests []string
+	// Ingress says that tests use [Env.InstallIngress].
+	Ingress bool
+}
+
+// Main is for TestMain: os.Exit(cluster.Main(m, cluster.Knative)). It is [MainWith] for tests that need a tier and images.
 func Main(m *testing.M, tier Tier, images ...string) int {
+	return MainWith(m, Needs{Tier: tier, Images: images})
+}
+
+// MainWith is for TestMain. It starts a cluster, runs this test binary again inside it with the same arguments, and ends the cluster.
+// With LIMPET_CLUSTER_SLOT set it uses the cluster that runs in that slot, and leaves it running, which spares the start. It
+// returns an exit code; a machine that lacks something is told what, and fails.
+func MainWith(m *testing.M, needs Needs) int {
 	Reexec()
 	if os.Getenv(insideVariable) != "" {
 		return m.Run()
@@ -34,7 +53,7 @@ func Main(m *testing.M, tier Tier, images ...string) int {
 	if list := flag.Lookup("test.list"); list != nil && list.Value.String() != "" {
 		return m.Run() // only names are wanted
 	}
-	code, err := runInside(tier, images)
+	code, err := RunAgain(needs, os.Stderr)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "cluster:", err)
 		return 1
@@ -42,20 +61,25 @@ func Main(m *testing.M, tier Tier, images ...string) int {
 	return code
 }
 
-func runInside(tier Tier, images []string) (int, error) {
+// Inside reports whether this process was started by [RunAgain] and runs inside a cluster.
+func Inside() bool { return os.Getenv(insideVariable) != "" }
+
+// RunAgain runs this executable again with its arguments, inside a cluster that it starts and ends, or inside the one that
+// LIMPET_CLUSTER_SLOT names. It returns the exit code. Progress of the build and the start is written to progress.
+func RunAgain(needs Needs, progress io.Writer) (int, error) {
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
-	if err := buildImages(ctx, images); err != nil {
+	if err := prepare(ctx, needs, progress); err != nil {
 		return 0, err
 	}
 	if number := os.Getenv("LIMPET_CLUSTER_SLOT"); number != "" {
-		s, err := runningSlot(number, tier)
+		s, err := runningSlot(number, needs.Tier)
 		if err != nil {
 			return 0, err
 		}
 		return again(ctx, s)
 	}
-	running, err := Keep(ctx, Options{Tier: tier, Progress: os.Stderr})
+	running, err := Keep(ctx, Options{Tier: needs.Tier, Progress: progress})
 	if err != nil {
 		return 0, err
 	}
@@ -66,18 +90,43 @@ func runInside(tier Tier, images []string) (int, error) {
 	return code, err
 }
 
-func buildImages(ctx context.Context, packages []string) error {
+// prepare builds what is needed.
+func prepare(ctx context.Context, needs Needs, progress io.Writer) error {
 	a, err := NewArtifacts()
 	if err != nil {
 		return err
 	}
+	packages, programs := slices.Clone(needs.Images), slices.Clone(needs.Programs)
+	if needs.Ingress {
+		packages, programs = append(packages, IngressPackage), append(programs, limpetPackage)
+		if _, err := a.Redis(); err != nil {
+			return err
+		}
+	}
 	for _, pkg := range packages {
+		began := time.Now()
 		if _, err := a.Image(ctx, pkg); err != nil {
+			return err
+		}
+		if took := time.Since(began); took > tellAfter {
+			fmt.Fprintf(progress, "  built the image of %s in %.0fs\n", pkg, took.Seconds())
+		}
+	}
+	for _, pkg := range programs {
+		if _, err := a.Program(ctx, pkg); err != nil {
+			return err
+		}
+	}
+	for _, pkg := range needs.Tests {
+		if _, err := a.TestBinary(ctx, pkg, progress); err != nil {
 			return err
 		}
 	}
 	return nil
 }
+
+// tellAfter is how long a build takes that is worth a line.
+const tellAfter = 3 * time.Second
 
 // runningSlot returns a slot in which a cluster of at least a tier runs.
 func runningSlot(number string, tier Tier) (slot.Slot, error) {

@@ -95,7 +95,7 @@ func (c Cache) Build(ctx context.Context, p Part, progress func(Event)) error {
 	if err != nil {
 		return err
 	}
-	unlock, err := lock(dir + ".lock")
+	unlock, err := Lock(dir + ".lock")
 	if err != nil {
 		return err
 	}
@@ -127,7 +127,7 @@ func (c Cache) compile(ctx context.Context, p Part, b Binary, to string) error {
 	return os.Rename(part, to)
 }
 
-// Go runs the go command in a folder, outside any workspace. What it printed is in the error.
+// Go runs the go command in a folder, outside any workspace unless env says GOWORK=FILE. What it printed is in the error.
 func Go(ctx context.Context, dir string, env []string, args ...string) error {
 	_, err := goOutput(ctx, dir, env, args...)
 	return err
@@ -156,8 +156,8 @@ func quiet(text string) string {
 	return strings.TrimSpace(b.String())
 }
 
-// lock takes a file lock, which the kernel gives back when the process ends.
-func lock(path string) (unlock func(), err error) {
+// Lock takes a file lock, which the kernel gives back when the process ends. It waits for its holder.
+func Lock(path string) (unlock func(), err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, err
 	}

@@ -39,22 +39,24 @@ type Image struct {
 	Archive string
 }
 
-// FromGo builds a main package without cgo and makes an image of it. dir is a folder of the module that names it: of the
-// project for its own mains, or one whose go.mod requires the package. The image is called by the last element of pkg.
-func FromGo(ctx context.Context, cache, dir, pkg string) (Image, error) {
-	if err := os.MkdirAll(filepath.Join(cache, "images"), 0o755); err != nil {
-		return Image{}, fmt.Errorf("making the folder of images: %w", err)
-	}
-	temp, err := os.MkdirTemp(filepath.Join(cache, "images"), ".build-")
+// A Source is a main package and where it is built.
+type Source struct {
+	// Dir is a folder of the module that names the package: of the project for its own mains, or one whose go.mod requires it.
+	Dir string
+	// Package is "./cmd/limpet", say, or an import path. The image is called by its last element.
+	Package string
+	// Workspace is the go.work to build in, or "" for none.
+	Workspace string
+}
+
+// FromGo builds a main package without cgo and makes an image of it. What it built before stays in the cache, so a package that
+// has not changed is not linked again.
+func FromGo(ctx context.Context, cache string, s Source) (Image, error) {
+	binary, unlock, err := Compile(ctx, cache, s)
 	if err != nil {
-		return Image{}, fmt.Errorf("making a folder to build in: %w", err)
+		return Image{}, fmt.Errorf("building the image of %s: %w", s.Package, err)
 	}
-	defer os.RemoveAll(temp)
-	binary := filepath.Join(temp, filepath.Base(pkg))
-	args := []string{"build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", binary, pkg}
-	if err := build.Go(ctx, dir, []string{"CGO_ENABLED=0"}, args...); err != nil {
-		return Image{}, fmt.Errorf("building the image of %s: %w", pkg, err)
-	}
+	defer unlock()
 	sum, err := digest(binary)
 	if err != nil {
 		return Image{}, err
@@ -62,10 +64,41 @@ func FromGo(ctx context.Context, cache, dir, pkg string) (Image, error) {
 	return FromBinary(cache, binary, sum, false)
 }
 
+// Compile builds a main package and returns the binary, which no other process changes until unlock is called.
+func Compile(ctx context.Context, cache string, s Source) (binary string, unlock func(), err error) {
+	at := sha256.Sum256([]byte(s.Dir + "\n" + s.Package))
+	dir := filepath.Join(cache, "images", "built", hex.EncodeToString(at[:6]))
+	if unlock, err = build.Lock(filepath.Join(dir, "lock")); err != nil {
+		return "", nil, err
+	}
+	binary = filepath.Join(dir, filepath.Base(s.Package))
+	workspace := s.Workspace
+	if workspace == "" {
+		workspace = "off"
+	}
+	args := []string{"build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", binary, s.Package}
+	if err := build.Go(ctx, s.Dir, []string{"CGO_ENABLED=0", "GOWORK=" + workspace}, args...); err != nil {
+		unlock()
+		return "", nil, err
+	}
+	return binary, unlock, nil
+}
+
 // FromBinary makes an image of a static binary; version names its content. It is called by the file's name. Its process is root
 // or user 65532, as Knative wants.
 func FromBinary(cache, binary, version string, root bool) (Image, error) {
 	base := filepath.Base(binary)
+	return save(cache, base, version, func() (v1.Image, error) {
+		content, err := os.ReadFile(binary)
+		if err != nil {
+			return nil, err
+		}
+		return assemble("/app/"+base, root, []file{{"app/", 0o755, nil}, {"app/" + base, 0o755, content}})
+	})
+}
+
+// save makes the archive of an image unless the cache has it.
+func save(cache, base, version string, content func() (v1.Image, error)) (Image, error) {
 	img := Image{
 		Reference: Host + "/" + base + ":" + version,
 		Archive:   filepath.Join(cache, "images", base+"-"+version+".tar"),
@@ -76,7 +109,7 @@ func FromBinary(cache, binary, version string, root bool) (Image, error) {
 	if err := os.MkdirAll(filepath.Dir(img.Archive), 0o755); err != nil {
 		return Image{}, err
 	}
-	content, err := assemble(binary, root)
+	made, err := content()
 	if err != nil {
 		return Image{}, fmt.Errorf("making the image of %s: %w", base, err)
 	}
@@ -86,19 +119,19 @@ func FromBinary(cache, binary, version string, root bool) (Image, error) {
 	}
 	part := fmt.Sprintf("%s.%d.part", img.Archive, os.Getpid())
 	defer os.Remove(part)
-	if err := tarball.WriteToFile(part, tag, content); err != nil {
+	if err := tarball.WriteToFile(part, tag, made); err != nil {
 		return Image{}, fmt.Errorf("writing the image of %s: %w", base, err)
 	}
 	return img, os.Rename(part, img.Archive)
 }
 
-func assemble(binary string, root bool) (v1.Image, error) {
-	files, err := layer(binary)
+func assemble(entrypoint string, root bool, files []file) (v1.Image, error) {
+	content, err := layer(files)
 	if err != nil {
 		return nil, err
 	}
 	// A static layer stays uncompressed, which halves the time of an import.
-	img, err := mutate.AppendLayers(empty.Image, static.NewLayer(files, types.DockerUncompressedLayer))
+	img, err := mutate.AppendLayers(empty.Image, static.NewLayer(content, types.DockerUncompressedLayer))
 	if err != nil {
 		return nil, err
 	}
@@ -108,7 +141,7 @@ func assemble(binary string, root bool) (v1.Image, error) {
 	}
 	c := old.DeepCopy()
 	c.OS, c.Architecture = "linux", runtime.GOARCH
-	c.Config.Entrypoint = []string{"/app/" + filepath.Base(binary)}
+	c.Config.Entrypoint = []string{entrypoint}
 	c.Config.Env = []string{"PATH=/app"}
 	c.Config.User = "65532:65532"
 	if root {
@@ -117,27 +150,20 @@ func assemble(binary string, root bool) (v1.Image, error) {
 	return mutate.ConfigFile(img, c)
 }
 
-// layer returns a tar of the files. Times are fixed so that equal files give equal layers.
-func layer(binary string) ([]byte, error) {
-	content, err := os.ReadFile(binary)
-	if err != nil {
-		return nil, err
-	}
+// A file of a layer.
+type file struct {
+	name string // relative to the root; a folder ends with a slash
+	mode int64
+	text []byte // nil for a folder
+}
+
+// layer returns a tar of files and of what every image has. Times are fixed so that equal files give equal layers.
+func layer(files []file) ([]byte, error) {
 	users := []byte("root:x:0:0:root:/:/\nnonroot:x:65532:65532:nonroot:/:/\n")
+	common := []file{{"tmp/", 0o1777, nil}, {"etc/", 0o755, nil}, {"etc/passwd", 0o644, users}}
 	var out bytes.Buffer
 	w := tar.NewWriter(&out)
-	files := []struct {
-		name string
-		mode int64
-		text []byte // nil for a folder
-	}{
-		{"tmp/", 0o1777, nil},
-		{"etc/", 0o755, nil},
-		{"app/", 0o755, nil},
-		{"etc/passwd", 0o644, users},
-		{"app/" + filepath.Base(binary), 0o755, content},
-	}
-	for _, f := range files {
+	for _, f := range append(common, files...) {
 		h := &tar.Header{Name: f.name, Mode: f.mode, Size: int64(len(f.text)), Typeflag: tar.TypeReg, ModTime: time.Unix(0, 0)}
 		if f.text == nil {
 			h.Typeflag = tar.TypeDir

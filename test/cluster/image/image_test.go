@@ -1,10 +1,12 @@
 package image
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 )
 
@@ -20,7 +22,7 @@ func TestEqualSourcesGiveOneImageAndOthersAnother(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		i, err := FromGo(t.Context(), cache, dir, "example.com/counter")
+		i, err := FromGo(t.Context(), cache, Source{Dir: dir, Package: "example.com/counter"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -56,5 +58,45 @@ func TestAnImageRunsItsBinaryAsWhoItShould(t *testing.T) {
 		if c.Config.User != user || len(c.Config.Entrypoint) != 1 || c.Config.Entrypoint[0] != "/app/counter" {
 			t.Errorf("FromBinary(root %v) runs %v as %q, want /app/counter as %q", root, c.Config.Entrypoint, c.Config.User, user)
 		}
+	}
+}
+
+func TestAnOCIArchiveOfAnImageIsAlwaysTheSame(t *testing.T) {
+	dir := t.TempDir()
+	binary := filepath.Join(dir, "counter")
+	if err := os.WriteFile(binary, []byte("binary"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	i, err := FromBinary(dir, binary, "0001", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var written [2][]byte
+	for n, name := range []string{"first.tar", "again.tar"} {
+		to := filepath.Join(dir, name)
+		if err := WriteOCI(i, "dev.local/counter:0001", to); err != nil {
+			t.Fatal(err)
+		}
+		if written[n], err = os.ReadFile(to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !bytes.Equal(written[0], written[1]) {
+		t.Error("WriteOCI wrote one image twice as two archives")
+	}
+	if !bytes.Contains(written[0], []byte(`"dev.local/counter:0001"`)) {
+		t.Error("the archive does not name its image")
+	}
+}
+
+func TestLibrariesAreWhatTheLoaderOpens(t *testing.T) {
+	out := `	linux-vdso.so.1 (0x00007fc0b1fb6000)
+	libm.so.6 => /lib/x86_64-linux-gnu/libm.so.6 (0x00007fc0b1eb4000)
+	libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007fc0b101e000)
+	/lib64/ld-linux-x86-64.so.2 (0x00007fc0b1fb8000)
+`
+	want := []string{"/lib/x86_64-linux-gnu/libc.so.6", "/lib/x86_64-linux-gnu/libm.so.6", "/lib64/ld-linux-x86-64.so.2"}
+	if diff := cmp.Diff(want, libraries(out)); diff != "" {
+		t.Errorf("libraries() (-want +got):\n%s", diff)
 	}
 }

@@ -82,6 +82,11 @@ func (c *Client) Apply(ctx context.Context, namespace string, manifest []byte) e
 	if err != nil {
 		return err
 	}
+	return c.ApplyObjects(ctx, namespace, objects)
+}
+
+// ApplyObjects is Apply for objects that are parsed.
+func (c *Client) ApplyObjects(ctx context.Context, namespace string, objects []*unstructured.Unstructured) error {
 	for _, o := range objects {
 		if err := c.apply(ctx, namespace, o); err != nil {
 			return fmt.Errorf("applying %s %s: %w", o.GetKind(), o.GetName(), err)

@@ -105,14 +105,21 @@ func enter(_ context.Context, args []string) error {
 // slotAndRest takes -slot N, if it is first, and leaves all other flags to the command.
 func slotAndRest(name string, args []string) (slot.Slot, []string, error) {
 	f := newFlags(name)
-	if len(args) > 0 && strings.TrimLeft(strings.SplitN(args[0], "=", 2)[0], "-") == "slot" {
-		if err := f.Parse(args); err != nil {
-			return slot.Slot{}, nil, err
+	own := 0
+	if len(args) > 0 {
+		switch flag, _, joined := strings.Cut(strings.TrimLeft(args[0], "-"), "="); {
+		case flag != "slot" || args[0] == flag:
+		case joined:
+			own = 1
+		default:
+			own = min(2, len(args))
 		}
-		args = f.Args()
+	}
+	if err := f.Parse(args[:own]); err != nil {
+		return slot.Slot{}, nil, err
 	}
 	s, err := f.slot()
-	return s, args, err
+	return s, args[own:], err
 }
 
 // inside runs a command in the cluster with this terminal.

@@ -1,10 +1,12 @@
 // Command cluster starts a real Kubernetes with Knative Serving on this machine, in namespaces of its own, and looks inside.
 //
 //	cluster build                        build all binaries and images into the cache
-//	cluster up [-tier T] [-slot N]       start a cluster (tier control, node or knative)
+//	cluster up [-tier T] [-slot N]       start a cluster (tier control, node or knative); -ingress limpet installs the ingress too
 //	cluster down [-slot N | -all]        end it; nothing is left
 //	cluster status                       the clusters of this machine
 //	cluster images [-slot N] [PACKAGE…]  build images of main packages and load them; without packages list what is loaded
+//	cluster ingress [-slot N]            install the ingress in a running cluster, or change how it is installed
+//	cluster archive [-to DIR] PACKAGE…   write images of main packages as OCI archives; needs neither root nor cluster
 //	cluster kubectl [-slot N] ARGUMENT…  kubectl
 //	cluster enter [-slot N] [COMMAND…]   run a command, or a shell, in its network
 //	cluster logs [-slot N] [-f] [NAME]   the log of a component, or the names of all
@@ -25,10 +27,12 @@ import (
 
 const usage = `usage: cluster COMMAND [flags] [arguments]
   build                        build all binaries and images into the cache
-  up [-tier T] [-slot N]       start a cluster (tier control, node or knative)
+  up [-tier T] [-slot N]       start a cluster (tier control, node or knative); -ingress limpet installs the ingress too
   down [-slot N | -all]        end it; nothing is left
   status                       the clusters of this machine
   images [-slot N] [PACKAGE…]  build images of main packages and load them; without packages list what is loaded
+  ingress [-slot N]            install the ingress in a running cluster, or change how it is installed
+  archive [-to DIR] PACKAGE…   write images of main packages as OCI archives; needs neither root nor cluster
   kubectl [-slot N] ARGUMENT…  kubectl
   enter [-slot N] [COMMAND…]   run a command, or a shell, in its network
   logs [-slot N] [-f] [NAME]   the log of a component, or the names of all
@@ -56,7 +60,7 @@ func main() {
 func run(ctx context.Context, args []string) error {
 	commands := map[string]func(context.Context, []string) error{
 		"build": buildAll, "up": up, "keep": keep, "down": down, "status": status,
-		"images": images, "kubectl": kubectl, "enter": enter, "logs": logs,
+		"images": images, "archive": archive, "ingress": ingressCommand, "install": installInside, "kubectl": kubectl, "enter": enter, "logs": logs,
 	}
 	if len(args) == 0 || commands[args[0]] == nil {
 		fmt.Fprint(os.Stderr, usage)

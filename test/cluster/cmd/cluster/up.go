@@ -60,10 +60,15 @@ func buildAll(ctx context.Context, args []string) error {
 func up(ctx context.Context, args []string) error {
 	f := newFlags("up")
 	tier := f.String("tier", "knative", "`tier`: control, node or knative")
+	class := f.String("ingress", "none", "`ingress` to install: limpet or none")
+	how := f.ingress()
 	if err := f.Parse(args); err != nil {
 		return err
 	}
 	want, err := cluster.ParseTier(*tier)
+	if err == nil && *class != "limpet" && *class != "none" {
+		err = fmt.Errorf("ingress %q: want limpet or none", *class)
+	}
 	if err != nil {
 		return err
 	}
@@ -71,6 +76,14 @@ func up(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	if err := upTier(ctx, s, want); err != nil || *class == "none" {
+		return err
+	}
+	return install(ctx, s, how)
+}
+
+// upTier starts the cluster unless it runs.
+func upTier(ctx context.Context, s slot.Slot, want cluster.Tier) error {
 	if running, err := cluster.RunningTier(s); err == nil {
 		if running < want {
 			return fmt.Errorf("slot %d is up with tier %s only: cluster down first", s.Number, running)
@@ -78,7 +91,7 @@ func up(ctx context.Context, args []string) error {
 		fmt.Printf("slot %d is up already, tier %s\n", s.Number, running)
 		return nil
 	}
-	return background(ctx, "keep", "-slot", strconv.Itoa(s.Number), "-tier", *tier)
+	return background(ctx, "keep", "-slot", strconv.Itoa(s.Number), "-tier", want.String())
 }
 
 func background(ctx context.Context, args ...string) error {

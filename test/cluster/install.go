@@ -1,0 +1,118 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/limpet-project/limpet/test/cluster/image"
+	"github.com/limpet-project/limpet/test/cluster/ingress"
+	"github.com/limpet-project/limpet/test/cluster/kube"
+	"github.com/limpet-project/limpet/test/cluster/slot"
+)
+
+// IngressPackage is the main package of the ingress.
+const IngressPackage = "./knative/cmd/limpet-knative-ingress"
+
+// limpetPackage is the command line, which makes the keys.
+const limpetPackage = "./cmd/limpet"
+
+// ingressSource makes what an installation of the ingress needs, and the images, which are not loaded.
+func (a *Artifacts) ingressSource(ctx context.Context) (ingress.Source, []image.Image, error) {
+	made, err := a.Image(ctx, IngressPackage)
+	if err != nil {
+		return ingress.Source{}, nil, err
+	}
+	redis, err := a.Redis()
+	if err != nil {
+		return ingress.Source{}, nil, err
+	}
+	limpet, err := a.Program(ctx, limpetPackage)
+	return ingress.Source{
+		Manifests: filepath.Join(a.root, "deploy"), Image: made.Reference, RedisImage: redis.Reference, Limpet: limpet,
+	}, []image.Image{made, redis}, err
+}
+
+// InstallIngress installs the ingress for this test and those after it, or changes what is installed, and returns when it is ready.
+// The binary's [Needs] name the ingress.
+func (e *Env) InstallIngress(o ingress.Options) {
+	e.t.Helper()
+	source, images, err := e.artifacts.ingressSource(e.t.Context())
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	for _, i := range images {
+		e.Load(i)
+	}
+	e.t.Cleanup(e.reportIngress)
+	if err := ingress.Install(e.t.Context(), e.Client, source, o); err != nil {
+		e.t.Fatalf("installing the ingress: %v", err)
+	}
+}
+
+// reportIngress shows what the ingress logged if the test failed.
+func (e *Env) reportIngress() {
+	if !e.t.Failed() {
+		return
+	}
+	ctx := context.WithoutCancel(e.t.Context())
+	in := e.In(ingress.Namespace)
+	pods, err := in.CoreV1().Pods(in.Namespace).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		e.t.Logf("listing the pods of %s: %v", in.Namespace, err)
+		return
+	}
+	for i := range pods.Items {
+		p := &pods.Items[i]
+		text, err := in.PodLog(ctx, p.Name, p.Spec.Containers[0].Name)
+		if err != nil {
+			text = err.Error()
+		}
+		e.t.Logf("%s\n%s", kube.Describe(p), indent(lastBytes(text, 2*tailBytes)))
+	}
+}
+
+// IngressAddress returns the cluster's address of the ingress' Service for requests from outside. Kubernetes gives each connection to
+// one of the replicas.
+func (e *Env) IngressAddress() string {
+	e.t.Helper()
+	return e.ServiceAddress(ingress.Namespace, ingress.Service)
+}
+
+// ServiceAddress returns the cluster's address of a Service.
+func (e *Env) ServiceAddress(namespace, name string) string {
+	e.t.Helper()
+	s, err := e.CoreV1().Services(namespace).Get(e.t.Context(), name, metav1.GetOptions{})
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	return s.Spec.ClusterIP
+}
+
+// LoadIngress makes what an installation of the ingress needs and loads its images into the node of a running cluster, from outside.
+// The result is for [InstallIngress].
+func LoadIngress(ctx context.Context, s slot.Slot, progress io.Writer) (ingress.Source, error) {
+	a, err := NewArtifacts()
+	if err != nil {
+		return ingress.Source{}, err
+	}
+	fmt.Fprintln(progress, "  building the ingress")
+	source, images, err := a.ingressSource(ctx)
+	if err != nil {
+		return source, err
+	}
+	return source, Load(ctx, s, images...)
+}
+
+// InstallIngress installs the ingress in the cluster that this process runs inside of.
+func InstallIngress(ctx context.Context, source ingress.Source, o ingress.Options) error {
+	c, err := kube.Connect(os.Getenv("KUBECONFIG"))
+	if err != nil {
+		return err
+	}
+	return ingress.Install(ctx, c, source, o)
+}
