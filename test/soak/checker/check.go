@@ -1,6 +1,7 @@
 package checker
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -25,7 +26,10 @@ type Report struct {
 
 	Afresh    int // sessions and flows asked for, during an outage of the store, through a gateway that did not know them
 	Forgotten int // sessions and flows that no gateway knew when the store was emptied
-	Late      int // answers by the holder before, within the cache allowance
+	// Outvoted counts sessions and flows that came to where a gateway had placed them without the store, which was emptied, although
+	// their holder was valid and another gateway knew it: whoever offers its binding first wins.
+	Outvoted int
+	Late     int // answers by the holder before, within the cache allowance
 }
 
 // A Misroute is an answer that no history of one holder explains.
@@ -73,8 +77,8 @@ func (r *Report) String() string {
 	for _, c := range slices.Sorted(maps.Keys(r.FlowMoves)) {
 		fmt.Fprintf(&b, "flows moved     %d by %s\n", r.FlowMoves[c], c)
 	}
-	fmt.Fprintf(&b, "excused         %d asked for without a store at a gateway that did not know them, %d forgotten by all, %d late answers\n",
-		r.Afresh, r.Forgotten, r.Late)
+	fmt.Fprintf(&b, "excused         %d asked for without a store at a gateway that did not know them, %d forgotten by all, %d outvoted, "+
+		"%d late answers\n", r.Afresh, r.Forgotten, r.Outvoted, r.Late)
 	fmt.Fprintf(&b, "repeated        %d\n", r.Repeated)
 	fmt.Fprintf(&b, "misroutes       %d\n", r.Misrouted)
 	for _, m := range r.Misroutes {
@@ -101,10 +105,11 @@ func Check(events []Event, observations []Observation, allow Allowances) *Report
 		}
 	}
 	report.Sessions, report.Flows = len(sessions), len(flows)
-	first := map[*Observation]bool{}
+	chose := map[*Observation]bool{}
 	for _, name := range slices.Sorted(maps.Keys(sessions)) {
-		first[earliest(sessions[name])] = true
+		w.noteChoices(sessions[name], chose)
 		repeats(sessions[name], report)
+		w.disagreements(name, sessions[name], report)
 		h := history{w: w, report: report, name: name}
 		h.run(sessions[name])
 	}
@@ -112,8 +117,12 @@ func Check(events []Event, observations []Observation, allow Allowances) *Report
 		requests := flows[name]
 		for i := range requests {
 			// Where a session that is known already decides, the answer does not say who holds the flow.
-			if r := &requests[i]; r.Answered() && (r.Session == "" || first[r.Observation]) {
-				r.answer = w.revisions[r.Revision]
+			switch r := &requests[i]; {
+			case !r.Answered():
+			case r.Session == "" || chose[r.Observation]:
+				r.answer = w.revision(r.Revision)
+			default:
+				r.brings = w.revision(r.Revision)
 			}
 		}
 		h := history{w: w, report: report, name: name, flow: true}
@@ -130,18 +139,25 @@ func (w *world) answer(o *Observation) *subject {
 	return w.endpoint(o.Endpoint)
 }
 
-// earliest returns the observation that began first, if it ended before any other began: otherwise nobody can say which was new.
-func earliest(requests []request) *Observation {
-	var first *Observation
-	for i := range requests {
-		if o := requests[i].Observation; first == nil || o.Start < first.Start {
-			first = o
+// noteChoices notes which of a session's requests had its revision chosen, so that the flow, if there is one, decided: the first,
+// and one that was answered by a revision that had not answered before. Those are left out of which nobody can say it, because
+// others were under way, a cache may have been late, or the store was lost.
+func (w *world) noteChoices(requests []request, chose map[*Observation]bool) {
+	inOrder := slices.Clone(requests)
+	slices.SortStableFunc(inOrder, func(a, b request) int { return cmp.Compare(a.Start, b.Start) })
+	seen := map[string]bool{}
+	ended := always
+	for i := range inOrder {
+		o := inOrder[i].Observation
+		alone := (i == 0 || ended+w.allow.Cache < o.Start) && (i+1 == len(inOrder) || o.End < inOrder[i+1].Start)
+		if i > 0 {
+			before := inOrder[i-1].Observation
+			alone = alone && before.Answered() && w.outageAt(before.Start, o.End) == nil
 		}
-	}
-	for i := range requests {
-		if o := requests[i].Observation; o != first && o.Start <= first.End {
-			return nil
+		if alone && o.Answered() && !seen[o.Revision] {
+			chose[o] = true
 		}
+		seen[o.Revision] = true
+		ended = max(ended, o.End)
 	}
-	return first
 }

@@ -13,6 +13,7 @@ const (
 	podA = "demo-00001-a"
 	podB = "demo-00001-b"
 	podC = "demo-00002-c"
+	podD = "demo-00001-d" // which the setup does not list
 )
 
 // s gives the moment of n seconds, ms of n milliseconds.
@@ -245,18 +246,18 @@ func TestCheckExcusesOnlyWhatALostStoreExplains(t *testing.T) {
 			asked: []Observation{ask("gw1", 1, 2, podA), ask("gw1", 30, 31, podB)},
 		},
 		{name: "gone in the outage: each gateway moves it by itself", events: []Event{
-			lost, on(11, Removed, Event{Endpoint: podA}), back,
+			on(5, Added, Event{Endpoint: podD, Revision: "demo-00001"}), lost, on(11, Removed, Event{Endpoint: podA}), back,
 			on(40, Added, Event{Endpoint: podA, Revision: "demo-00001"}),
 		}, asked: []Observation{
-			ask("gw1", 1, 2, podA), ask("gw2", 3, 4, podA), ask("gw1", 12.5, 13, podB), ask("gw2", 13, 13.5, podC),
+			ask("gw1", 1, 2, podA), ask("gw2", 3, 4, podA), ask("gw1", 12.5, 13, podB), ask("gw2", 13, 13.5, podD),
 			ask("gw1", 30, 31, podB), ask("gw2", 32, 33, podB),
 		}},
 		{
 			name: "gone in the outage: the place found then lasts", events: []Event{lost, on(11, Removed, Event{Endpoint: podA}), back}, want: 1,
 			asked: []Observation{ask("gw1", 1, 2, podA), ask("gw1", 12.5, 13, podB), ask("gw1", 30, 31, podC)},
 		},
-		{name: "new in the outage and placed twice", events: []Event{lost, emptied}, asked: []Observation{
-			ask("gw1", 12, 13, podA), ask("gw2", 13, 14, podB), ask("gw1", 30, 31, podB), ask("gw2", 33, 34, podB),
+		{name: "new in the outage and placed twice", events: []Event{lost, on(11, Removed, Event{Endpoint: podC}), emptied}, asked: []Observation{
+			ask("gw1", 11.5, 12.5, podA), ask("gw2", 13, 14, podB), ask("gw1", 30, 31, podB), ask("gw2", 33, 34, podB),
 		}},
 		{name: "new in the outage, then neither place", events: []Event{lost, emptied}, want: 1, asked: []Observation{
 			ask("gw1", 12, 13, podA), ask("gw2", 13, 14, podA), ask("gw1", 30, 31, podB),

@@ -22,6 +22,18 @@ func TestOnlyKilledReplicasAndRestartedGatewaysExplainFailures(t *testing.T) {
 		{"its replica was killed long before", []Event{kill}, []Observation{ask("gw1", 1, 2, podA), ask("gw1", 12, 13, "")}, 1},
 		{"its replica was killed later", []Event{kill}, []Observation{ask("gw1", 1, 2, podA), ask("gw1", 8, 9, "")}, 1},
 		{"another replica was killed", []Event{kill}, []Observation{ask("gw1", 1, 2, podB), ask("gw1", 9, 10.1, "")}, 1},
+		{
+			"new, and answered by another one meanwhile",
+			[]Event{kill},
+			[]Observation{ask("gw1", 9, 10.1, ""), ask("gw2", 9.5, 10.2, podB)},
+			0,
+		},
+		{
+			"moved by this request to the one that was killed",
+			[]Event{on(5, Removed, Event{Endpoint: podB}), kill},
+			[]Observation{ask("gw1", 1, 2, podB), ask("gw1", 9.9, 10.1, "")},
+			0,
+		},
 		{"new, so it may have been there", []Event{kill}, []Observation{ask("gw1", 9, 10.1, "")}, 0},
 		{
 			"new, and answered by another one afterwards",

@@ -11,24 +11,37 @@ import (
 type request struct {
 	*Observation
 	answer *subject // nil: unknown, or does not say who holds
+	// brings is the revision of the session that brought a flow whose holder the answer does not show: the flow is bound to it if
+	// it is not bound to another one that is valid.
+	brings *subject
 	// view is the gateway through whose eyes the request is judged: "" for what all gateways share, or the name of one that cannot
 	// ask the store.
-	view string
-	slot uint // of states' done while it is open
-	// alone says that no other request of the history was open with it; held that its answer may have been the holder when it began.
-	alone, held bool
-	previous    *request // the one answered before
+	view     string
+	slot     uint     // of states' done while it is open
+	previous *request // the one answered before
+}
+
+// binds returns what r may have bound its session or flow to, nil if that may be anything.
+func (r *request) binds() *subject {
+	if r.answer == nil {
+		return r.brings
+	}
+	return r.answer
 }
 
 // A state is one explanation of what was seen so far.
 type state struct {
-	holder *subject // nil: anybody, whoever answers next
-	fresh  bool     // nobody yet: no request came before
-	was    *subject // the holder before, for caches that have not heard of the move
-	by     string   // the gateway that moved it
+	holder *subject      // nil: anybody, whoever answers next
+	fresh  bool          // nobody yet: no request came before
+	since  time.Duration // of no holder: from when a request may have found one that did not answer
+	was    *subject      // the holder before, for caches that have not heard of the move, and for the revision to stay in
+	by     string        // the gateway that moved it
 	moved  time.Duration
 	done   uint64 // the open requests that the holder at some moment explains
 }
+
+// nobody is the state before the first request.
+var nobody = state{fresh: true, since: never}
 
 // A history searches for explanations of the requests of one session or flow.
 type history struct {
@@ -41,8 +54,8 @@ type history struct {
 	open   []*request
 	last   *request // the last answered one
 	in     *outage  // the one that views are kept for
-	knew   map[string]bool
-	parted bool // a gateway was asked for what it did not know, and could not ask
+	parted bool     // a gateway was asked for what it did not know, and could not ask
+	due    *subject // the holder to which the session should have come back after the store was emptied, until it is asked for
 }
 
 type point struct {
@@ -70,7 +83,7 @@ func (h *history) run(requests []request) {
 		}
 		return 0
 	})
-	h.states = map[string][]state{"": {{fresh: true}}}
+	h.states = map[string][]state{"": {nobody}}
 	from := always
 	for _, p := range points {
 		h.advance(from, p.at)
@@ -88,17 +101,12 @@ func (h *history) run(requests []request) {
 // begin opens a request and decides whose eyes it is judged through.
 func (h *history) begin(r *request) {
 	if o := h.w.outageAt(r.Start, r.End); o != nil {
-		if h.in == nil {
-			h.enter(o)
-		}
+		h.in = o
 		h.look(r)
-		h.follow(r)
 	}
 	var used uint64
-	r.alone = len(h.open) == 0
 	for _, o := range h.open {
 		used |= 1 << o.slot
-		o.alone = false
 	}
 	for used&(1<<r.slot) != 0 {
 		r.slot++
@@ -106,77 +114,14 @@ func (h *history) begin(r *request) {
 	if r.slot >= 64 {
 		panic("checker: more than 64 requests of one session at once")
 	}
-	for _, states := range h.states {
-		for _, s := range states {
-			r.held = r.held || s.holder == r.answer || s.was == r.answer || s.holder == nil && !s.fresh
-		}
-	}
 	h.open = append(h.open, r)
 	for i := range h.states[r.view] {
-		h.mark(&h.states[r.view][i], r)
-	}
-}
-
-// look has r judged by its gateway's own view, in which a gateway that knew the session begins with what all knew.
-func (h *history) look(r *request) {
-	r.view = h.viewOf(r)
-	h.parted = h.parted || !h.knew[r.view]
-	if h.states[r.view] != nil {
-		return
-	}
-	h.states[r.view] = []state{{fresh: true}}
-	if h.knew[r.view] {
-		h.states[r.view] = slices.Clone(h.states[""])
-	}
-}
-
-// follow has a flow that its gateway does not know bound to the revision of the session that brings it, which decides the answer.
-func (h *history) follow(r *request) {
-	if revision := h.w.revisions[r.Revision]; h.flow && r.answer == nil && r.Answered() && revision != nil && !h.knew[r.view] {
-		h.states[r.view] = add(h.states[r.view], state{holder: revision})
-	}
-}
-
-// viewOf names the view of the process that answered r: a gateway that is started anew begins with none.
-func (h *history) viewOf(r *request) string {
-	return fmt.Sprintf("%s since %d", r.Gateway, h.w.incarnation(r.Gateway, r.Start))
-}
-
-// cross lives through the outages that began in (from, to], in which no request began or ended.
-func (h *history) cross(from, to time.Duration) {
-	for i := range h.w.outages {
-		if o := &h.w.outages[i]; h.in == nil && o.lost > from && o.lost <= to {
-			h.enter(o)
-			h.settle(to)
+		s := &h.states[r.view][i]
+		if s.holder == nil {
+			s.since = min(s.since, r.Start)
 		}
+		h.mark(s, r)
 	}
-}
-
-// enter begins to keep views for an outage: it finds the gateways that knew the session when the store was lost, and still ran when it
-// was back. They are those that the last holder answered through.
-func (h *history) enter(o *outage) {
-	h.in, h.knew = o, map[string]bool{}
-	for _, r := range h.recent(o.lost) {
-		began := h.w.incarnation(r.Gateway, r.Start)
-		if began == h.w.incarnation(r.Gateway, o.settled) {
-			h.knew[h.viewOf(r)] = true
-		}
-	}
-}
-
-// recent returns the requests that the last holder before t answered without another one answering in between.
-func (h *history) recent(t time.Duration) []*request {
-	var out []*request
-	for r := h.last; r != nil; r = r.previous {
-		if r.End > t {
-			continue
-		}
-		if len(out) > 0 && out[0].answer != r.answer {
-			break
-		}
-		out = append(out, r)
-	}
-	return out
 }
 
 // advance lets explanations develop over [from, to], in which no request begins or ends.
@@ -185,14 +130,19 @@ func (h *history) advance(from, to time.Duration) {
 	if len(h.open) == 0 && !meeting {
 		return
 	}
+	h.developAll(from, to)
+	if meeting {
+		h.meet(to)
+		h.developAll(from, to) // what it took over may be gone
+	}
+}
+
+func (h *history) developAll(from, to time.Duration) {
 	for view, states := range h.states {
 		for i := 0; i < len(states); i++ { // states grows: a move may follow a move
 			states = h.develop(view, states, i, from, to)
 		}
 		h.states[view] = states
-	}
-	if meeting {
-		h.meet(from, to)
 	}
 }
 
@@ -203,16 +153,48 @@ func (h *history) develop(view string, states []state, i int, from, to time.Dura
 		return states
 	}
 	for _, r := range h.open {
-		if r.view != view || s.done&(1<<r.slot) != 0 || r.answer == s.holder {
+		if r.view != view || s.done&(1<<r.slot) != 0 || !h.moves(&s, r.binds(), from, to) {
 			continue
 		}
-		next := state{holder: r.answer, was: s.holder, by: r.Gateway, moved: to, done: s.done}
+		next := state{holder: r.binds(), was: s.holder, by: r.Gateway, moved: to, done: s.done}
+		if next.holder == nil {
+			next.since = from
+		}
 		for _, o := range h.open {
 			h.mark(&next, o)
 		}
 		states = add(states, next)
 	}
 	return states
+}
+
+// moves reports whether a request may bind to next in [from, to] what s explains: next takes new sessions then, or did when a
+// request that was not answered may have found it, and a session does not leave a revision that is valid and has room.
+func (h *history) moves(s *state, next *subject, from, to time.Duration) bool {
+	switch {
+	case next == s.holder:
+		return false
+	case next == nil:
+		return true
+	}
+	was := s.holder
+	if was == nil {
+		was, from = s.was, min(from, s.since)
+	}
+	return next.places.overlap(from, to) && (h.flow || was == nil || h.room(was, next.revision, from, to) == nil)
+}
+
+// room returns an endpoint to which a session that was's was has to go in [from, to] rather than to the revision, nil if none.
+func (h *history) room(was *subject, revision string, from, to time.Duration) *subject {
+	if r := h.w.revisions[was.revision]; was.revision == revision || r != nil && r.invalid.overlap(from, to) {
+		return nil
+	}
+	for _, e := range h.w.endpoints {
+		if e.revision == was.revision && !e.closed.overlap(from, to) {
+			return e
+		}
+	}
+	return nil
 }
 
 // mark notes that s explains r: its holder answered, or the one before did for a gateway that may not have heard of the move.
@@ -226,102 +208,39 @@ func (h *history) mark(s *state, r *request) {
 	}
 }
 
-// add adds a state unless it is there; of two that differ in the time of the move the later is kept.
+// add adds a state unless it is there; of two that differ in times the one that explains more is kept.
 func add(states []state, s state) []state {
 	for i := range states {
 		o := states[i]
-		o.moved, o.by = s.moved, s.by
+		o.moved, o.since = s.moved, s.since
 		if o == s {
-			states[i].moved = max(states[i].moved, s.moved)
+			states[i].moved, states[i].since = max(states[i].moved, s.moved), min(states[i].since, s.since)
 			return states
 		}
 	}
 	return append(states, s)
 }
 
-// meet lets each view take over what another one holds and may be valid: the store is back, and one binding of several wins.
-func (h *history) meet(from, to time.Duration) {
-	if len(h.states) == 1 {
-		return
-	}
-	var all []state
-	for _, states := range h.states {
-		all = append(all, states...)
-	}
-	for view, states := range h.states {
-		for _, s := range all {
-			if s.fresh || s.holder == nil || !s.holder.holds.overlap(from, to) {
-				continue
-			}
-			for _, old := range slices.Clone(states) {
-				if old.holder == s.holder {
-					continue
-				}
-				next := state{holder: s.holder, was: old.holder, moved: min(to, h.in.settled), done: old.done}
-				for _, r := range h.open {
-					if r.view == view {
-						h.mark(&next, r)
-					}
-				}
-				states = add(states, next)
-			}
-		}
-		h.states[view] = states
-	}
-}
-
-// settle ends the views of an outage that is over at t: from there all gateways share one explanation again.
-func (h *history) settle(t time.Duration) {
-	if h.in == nil || t <= h.in.settled {
-		return
-	}
-	if h.in.emptied && len(h.knew) == 0 && !h.states[""][0].fresh {
-		h.report.Forgotten++
-		h.states[""] = nil
-	}
-	shared := h.agreed()
-	for _, r := range h.open { // those that began in the outage are excused
-		r.view = ""
-		for i := range shared {
-			shared[i].done |= 1 << r.slot
-		}
-	}
-	if h.parted {
-		h.report.Afresh++
-	}
-	h.states = map[string][]state{"": shared}
-	h.in, h.knew, h.parted = nil, nil, false
-}
-
-// agreed returns the states in which any view ends: one binding of several wins, and it may be to a holder that is gone by then,
-// which the next request finds out.
-func (h *history) agreed() []state {
-	var all []state
-	for _, states := range h.states {
-		for _, s := range states {
-			if !s.fresh || len(h.states) == 1 {
-				all = add(all, s)
-			}
-		}
-	}
-	if len(all) == 0 {
-		return []state{{}}
-	}
-	return all
-}
-
 // end closes a request: explanations that do not explain it are dropped, and if none is left it is a misroute.
 func (h *history) end(r *request) {
 	h.open = slices.DeleteFunc(h.open, func(o *request) bool { return o == r })
 	defer h.release(r)
-	if r.answer == nil {
+	if r.binds() == nil {
 		return
 	}
+	r.previous, h.last = h.last, r
 	states := h.states[r.view]
+	if r.answer == nil { // whatever the flow is bound to, it is bound
+		h.states[r.view] = slices.DeleteFunc(states, func(s state) bool { return s.fresh })
+		if len(h.states[r.view]) == 0 {
+			h.states[r.view] = []state{{holder: r.brings}}
+		}
+		return
+	}
 	holders := slices.Clone(states)
 	states = slices.DeleteFunc(states, func(s state) bool { return s.done&(1<<r.slot) == 0 })
 	if len(states) == 0 {
-		h.misroute(r, "%s holds it", h.names(holders))
+		h.misroute(r, h.why(r, holders))
 		s := state{holder: r.answer}
 		for _, o := range h.open {
 			if o.view == r.view {
@@ -330,12 +249,40 @@ func (h *history) end(r *request) {
 		}
 		states = []state{s}
 	} else {
-		h.judge(r, holders, states)
+		h.judge(r, states)
 	}
 	h.states[r.view] = states
 	h.count(r)
-	r.previous = h.last
-	h.last = r
+	if h.due != nil {
+		if r.answer != h.due && !h.due.invalid.overlap(r.Start, r.End) {
+			h.report.Outvoted++
+		}
+		h.due = nil
+	}
+}
+
+// why says what is wrong with an answer that none of the states explains.
+func (h *history) why(r *request, states []state) string {
+	for _, s := range states {
+		was := s.holder
+		switch {
+		case was != nil && !was.invalid.overlap(r.Start, r.End):
+			continue
+		case !r.answer.holds.overlap(r.Start, r.End):
+			return r.answer.name + " is not valid"
+		case !r.answer.places.overlap(r.Start, r.End):
+			return r.answer.name + " takes no new sessions"
+		case was == nil:
+			was = s.was
+		}
+		if h.flow || was == nil {
+			continue
+		}
+		if e := h.room(was, r.answer.revision, r.Start, r.End); e != nil {
+			return fmt.Sprintf("it left %s, whose revision is valid and has %s", was.name, e.name)
+		}
+	}
+	return h.names(states) + " holds it"
 }
 
 // release frees the request's slot in every state.
@@ -351,32 +298,12 @@ func (h *history) release(r *request) {
 }
 
 // judge looks at what an answer that the rule of one holder allows may still break.
-func (h *history) judge(r *request, before, after []state) {
-	late := !slices.ContainsFunc(after, func(s state) bool { return s.holder == r.answer })
-	if late {
+func (h *history) judge(r *request, states []state) {
+	if !slices.ContainsFunc(states, func(s state) bool { return s.holder == r.answer }) {
 		h.report.Late++
 	}
-	switch {
-	case !r.answer.holds.overlap(r.Start, r.End):
-		h.misroute(r, "%s is not valid", r.answer.name)
-	case r.alone && !r.held && !r.answer.places.overlap(r.Start, r.End):
-		h.misroute(r, "%s takes no new sessions", r.answer.name)
-	case r.alone && !r.held && r.view == "" && h.in == nil && !h.flow && !late && len(after) == 1 && after[0].was != nil && after[0].moved == r.End:
-		h.judgeMove(r, after[0].was)
-	}
-}
-
-// judgeMove reports a session that left a revision that was valid and had room.
-func (h *history) judgeMove(r *request, was *subject) {
-	revision := h.w.revisions[was.revision]
-	if was.revision == r.answer.revision || revision != nil && revision.invalid.overlap(r.Start, r.End) {
-		return
-	}
-	for _, e := range h.w.endpoints {
-		if e.revision == was.revision && !e.closed.overlap(r.Start, r.End) {
-			h.misroute(r, "it left %s, whose revision is valid and has %s", was.name, e.name)
-			return
-		}
+	if !r.answer.holds.overlap(r.Start, r.End) {
+		h.misroute(r, r.answer.name+" is not valid")
 	}
 }
 
@@ -393,9 +320,9 @@ func (h *history) names(states []state) string {
 	return fmt.Sprint(names)
 }
 
-func (h *history) misroute(r *request, why string, args ...any) {
-	m := Misroute{Name: h.name, Flow: h.flow, Got: *r.Observation, Why: fmt.Sprintf(why, args...)}
-	for p := h.last; p != nil && len(m.Before) < 5; p = p.previous {
+func (h *history) misroute(r *request, why string) {
+	m := Misroute{Name: h.name, Flow: h.flow, Got: *r.Observation, Why: why}
+	for p := r.previous; p != nil && len(m.Before) < 5; p = p.previous {
 		m.Before = append(m.Before, *p.Observation)
 	}
 	slices.Reverse(m.Before)
@@ -404,16 +331,20 @@ func (h *history) misroute(r *request, why string, args ...any) {
 
 // count adds a move to the report, by its cause.
 func (h *history) count(r *request) {
-	if h.last == nil || h.last.answer == r.answer {
+	last := r.previous
+	for last != nil && last.answer == nil {
+		last = last.previous
+	}
+	if last == nil || last.answer == r.answer {
 		return
 	}
-	was := h.last.answer
+	was := last.answer
 	cause, ok := was.cause(r.Start, r.End)
 	if !ok && h.w.outageAt(r.Start, r.End) != nil {
 		cause, ok = CauseStore, true
 	}
 	if !ok {
-		cause, ok = was.cause(h.last.Start, r.End)
+		cause, ok = was.cause(last.Start, r.End)
 	}
 	if !ok {
 		cause = CauseOther

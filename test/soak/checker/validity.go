@@ -57,10 +57,11 @@ type world struct {
 	starts    map[string][]time.Duration // by gateway, when its processes began
 }
 
-// An outage is a time without store: clients of it fork at lost, may meet again from back on, and have met by settled.
+// An outage is a time without store: clients of it fork at lost, at the latest when it is down, may meet again from back on, and
+// have met by settled.
 type outage struct {
-	lost, back, settled time.Duration
-	emptied             bool
+	lost, down, back, settled time.Duration
+	emptied                   bool
 }
 
 func newWorld(events []Event, allow Allowances) *world {
@@ -100,7 +101,7 @@ func (w *world) apply(e Event) {
 		s.cancelDeadline(reload)
 		s.takes.set(e.From, reload, false)
 		if e.Until != 0 {
-			s.undrained.set(e.Until, max(reload, e.Until+w.allow.Reload), false)
+			s.undrained.set(e.Until, max(reload, e.Until), false)
 		}
 	case Removed:
 		w.endpoint(e.Endpoint).listed.set(e.From, reload, false)
@@ -122,7 +123,7 @@ func (w *world) store(e Event) {
 	n := len(w.outages)
 	if e.Kind == StoreLost {
 		if n == 0 || w.outages[n-1].settled < e.From {
-			w.outages = append(w.outages, outage{lost: e.From, back: never, settled: never})
+			w.outages = append(w.outages, outage{lost: e.From, down: e.To, back: never, settled: never})
 			return
 		}
 		w.outages[n-1].settled = never
