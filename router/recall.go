@@ -110,12 +110,12 @@ func (p *Pick) remember(k affinity.Key, b binding.Binding) {
 	*mem = m
 }
 
-// withStore calls f with what is left of the request's time for the store. An unavailable store makes the request a degraded one.
+// withStore calls f with what is left of the request's time for the store; if that is nothing, with a context that has ended, in which a
+// store that can remember by itself does so. An unavailable store makes the request a degraded one.
 func (p *Pick) withStore(ctx context.Context, f func(context.Context) error) error {
 	left := p.r.o.StoreTimeout - p.spent
 	if left < minBudget {
-		p.decide.Degraded = true
-		return binding.ErrUnavailable
+		left, p.decide.Degraded = 0, true
 	}
 	start := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, left)

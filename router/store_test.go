@@ -74,3 +74,25 @@ func TestRaceThatIsLostForEverEnds(t *testing.T) {
 		}
 	}
 }
+
+// The first requests to a store that has gone use up their time with asking it. What they were given is remembered here all the same:
+// otherwise their sessions would move once endpoints come or go.
+func TestRequestThatUsedUpItsTimeForTheStoreIsRememberedHere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &awaySoon{Store: binding.NewMemory(binding.MemoryOptions{}), hang: true}
+		g := newGateway(t, binding.NewDegraded(store, binding.DegradedOptions{Failures: 100}))
+		g.fill(100)
+		p := policy(t, affinity.Policy{})
+		first := make(map[string]affinity.Target)
+		for _, id := range []string{"alice", "bob", "carol", "dave", "erin"} {
+			first[id], _ = g.visit(t, p, from("K-Session", id))
+		}
+		g.members(1, "a", "b", "c", "d", "e", "f", "g", "h")
+		store.hang = false
+		for id, want := range first {
+			if got, _ := g.visit(t, p, from("K-Session", id)); got != want {
+				t.Errorf("%s when the store is back = %v, want %v as before", id, got, want)
+			}
+		}
+	})
+}
