@@ -2,6 +2,7 @@ package backend
 
 import (
 	"net"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -45,6 +46,9 @@ func derive(n Name, o objects, r rules, m *memory) answer {
 		return answer{}
 	}
 	if o.service.Spec.Type == corev1.ServiceTypeExternalName {
+		if !outside(o.service) {
+			return answer{}
+		}
 		return external(n, o.service)
 	}
 	port, exists := findPort(o.service, n.Port)
@@ -57,6 +61,15 @@ func derive(n Name, o objects, r rules, m *memory) answer {
 	members := m.members(collect(o.slices, port.Name, primaryFamily(o.service)), r)
 	b := Backend{Revision: n.Service + ":" + n.Port, Protocol: portProtocol(port)}
 	return answer{b.withMembers(members), true}
+}
+
+// outside reports whether an ExternalName Service may lead where it says. One that Serving keeps for a revision does not: its users may
+// have changed it, and Serving takes only some of that back. An address, or this process' own host, is no name outside.
+func outside(service *corev1.Service) bool {
+	host := strings.ToLower(strings.TrimSuffix(service.Spec.ExternalName, "."))
+	_, err := netip.ParseAddr(host)
+	local := host == "" || host == "localhost" || strings.HasSuffix(host, ".localhost")
+	return service.Labels[networking.ServiceTypeKey] == "" && err != nil && !local
 }
 
 // external returns the backend of a Service that stands for a name outside: one endpoint that is always there.

@@ -338,6 +338,20 @@ func TestBackendOfAnotherService(t *testing.T) {
 	}
 }
 
+// publicExternal makes the Service one of a revision.
+func publicExternal(o objects) objects {
+	o.service.Labels = map[string]string{"networking.internal.knative.dev/serviceType": "Public"}
+	return o
+}
+
+func TestASliceOfNamesIsPassedOver(t *testing.T) {
+	named := slice("demo-abcde", "demo", slicePorts(map[string]int32{"http": 80}), discoveryv1.Endpoint{Addresses: []string{"localhost"}})
+	named.AddressType = discoveryv1.AddressTypeFQDN
+	if got := collect([]*discoveryv1.EndpointSlice{named}, "http", discoveryv1.AddressTypeIPv4); len(got) != 0 {
+		t.Errorf("collect(a slice of names) = %+v, want nothing: a name may lead anywhere", got)
+	}
+}
+
 func TestBackendOfAnExternalName(t *testing.T) {
 	const gateway = "limpet-internal.limpet-system.svc.cluster.local"
 	external := func(host string, ports ...corev1.ServicePort) objects {
@@ -368,6 +382,15 @@ func TestBackendOfAnExternalName(t *testing.T) {
 				Revision: "demo:443", Protocol: proxy.ProtocolTLS, ServerNames: []string{"orders.example.com"},
 				ExternalName: "orders.example.com", Ready: true, Members: member("orders.example.com:443"),
 			},
+		},
+		{
+			name: "an address is no name outside", backend: Name{"shop", "demo", "80"}, objects: external("169.254.169.254"), absent: true,
+		},
+		{
+			name: "nor is this host", backend: Name{"shop", "demo", "9090"}, objects: external("LocalHost."), absent: true,
+		},
+		{
+			name: "a revision's own Service that somebody changed leads nowhere", objects: publicExternal(external(gateway)), absent: true,
 		},
 		{
 			name: "without a port a name says nothing", backend: Name{"shop", "demo", "http"}, objects: external("orders.example.com"), absent: true,

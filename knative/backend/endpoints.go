@@ -35,7 +35,7 @@ func collect(list []*discoveryv1.EndpointSlice, port string, primary discoveryv1
 	found := make(map[string]statement)
 	for _, slice := range list {
 		number, listens := slicePort(slice, port)
-		if !listens {
+		if !listens || slice.AddressType == discoveryv1.AddressTypeFQDN { // a name could lead anywhere
 			continue
 		}
 		for i := range slice.Endpoints {

@@ -74,7 +74,7 @@ func (d Defaults) Policy(annotations map[string]string) (*affinity.Policy, error
 	if len(r.problems) > 0 {
 		return nil, r.problems
 	}
-	return withSources(base, sessions, revisions), nil
+	return d.limit(withSources(base, sessions, revisions), Structured)
 }
 
 // withSources replaces the sources of the kinds that have new ones, and turns those kinds on.

@@ -9,9 +9,11 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -29,12 +31,14 @@ const (
 	affinityKey = "affinity"
 	policyKey   = "policy"
 	drainKey    = "drain-timeout"
+	quotaKey    = "max-quota"
 	exampleKey  = "_example"
 )
 
 const (
 	defaultDrainTimeout = 5 * time.Minute
 	maxDrainTimeout     = 24 * time.Hour
+	largestMaxQuota     = 1_000_000_000
 )
 
 // Defaults are what config-limpet says for the whole cluster. The zero value is affinity by the headers K-Session and K-Revision.
@@ -44,6 +48,7 @@ type Defaults struct {
 	asked  bool             // no affinity without an annotation
 	policy *affinity.Policy // without annotations; nil is the zero Policy with its defaults
 	drain  *time.Duration
+	quota  int // the largest that a policy may have; 0 is the quota of a policy that names none
 }
 
 // DrainTimeout returns how long a terminating pod keeps its sessions.
@@ -96,8 +101,10 @@ func (d *Defaults) set(key, value string) config.Problems {
 		return d.setPolicy(value)
 	case drainKey:
 		return d.setDrain(strings.TrimSpace(value))
+	case quotaKey:
+		return d.setQuota(strings.TrimSpace(value))
 	}
-	return problem(place(key), "unknown key, expected one of %s, %s, %s", affinityKey, drainKey, policyKey)
+	return problem(place(key), "unknown key, expected one of %s, %s, %s, %s", affinityKey, drainKey, quotaKey, policyKey)
 }
 
 func (d *Defaults) setAffinity(value string) config.Problems {
@@ -125,6 +132,32 @@ func (d *Defaults) setDrain(value string) config.Problems {
 	}
 	d.drain = &t
 	return nil
+}
+
+func (d *Defaults) setQuota(value string) config.Problems {
+	n, err := strconv.Atoi(value)
+	if err != nil || n < 1 || n > largestMaxQuota {
+		return line1(quotaKey, fmt.Sprintf("got %q, expected a number of bindings from 1 to %d", value, largestMaxQuota))
+	}
+	d.quota = n
+	return nil
+}
+
+// usualQuota is what a policy that names no quota has.
+var usualQuota = affinity.Policy{}.WithDefaults().Quota
+
+// limit returns p, which may be nil, with a quota that is no larger than the cluster's: users share its store. A quota that was
+// asked for is refused if it is larger; one that was not is made smaller.
+func (d Defaults) limit(p *affinity.Policy, at string) (*affinity.Policy, error) {
+	most := cmp.Or(d.quota, usualQuota)
+	switch {
+	case p == nil || p.Quota <= most:
+		return p, nil
+	case p.Quota != usualQuota:
+		return nil, problem(at, "quota: got %d, expected at most %d (%s)", p.Quota, most, place(quotaKey))
+	}
+	p.Quota = most
+	return p, nil
 }
 
 // place names a key in a message.

@@ -129,6 +129,39 @@ func TestDefaultsOfTheCluster(t *testing.T) {
 	}
 }
 
+// The bindings of all users lie in one store: none may fill it.
+func TestNoQuotaIsLargerThanTheClusters(t *testing.T) {
+	quota := func(n string) map[string]string {
+		return map[string]string{Structured: "{session: {}, quota: " + n + "}"}
+	}
+	for _, tt := range []struct {
+		name        string
+		data        map[string]string
+		annotations map[string]string
+		want        int
+		refused     string
+	}{
+		{"the usual one", nil, nil, 1_000_000, ""},
+		{"a smaller one that was asked for", nil, quota("5000"), 5000, ""},
+		{"the usual one, where less is allowed", map[string]string{"max-quota": "100000"}, nil, 100_000, ""},
+		{"a larger one, where it is allowed", map[string]string{"max-quota": "3000000"}, quota("2000000"), 2_000_000, ""},
+		{"a larger one", nil, quota("2000000"), 0, Structured + ": quota: got 2000000, expected at most 1000000 (config-limpet/max-quota)"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p, err := defaults(t, tt.data).Policy(tt.annotations)
+			if tt.refused != "" {
+				if err == nil || !strings.Contains(err.Error(), tt.refused) || p != nil {
+					t.Errorf("Policy(%q) = %v, %v, want nil and the error %q", tt.annotations, p, err, tt.refused)
+				}
+				return
+			}
+			if err != nil || p.Quota != tt.want {
+				t.Errorf("Policy(%q) = %+v, %v, want the quota %d", tt.annotations, p, err, tt.want)
+			}
+		})
+	}
+}
+
 func TestAWrongConfigMapIsRefused(t *testing.T) {
 	tests := []struct {
 		name string
@@ -136,7 +169,7 @@ func TestAWrongConfigMapIsRefused(t *testing.T) {
 		want string
 	}{
 		{"neither on nor off", map[string]string{"affinity": "yes"}, `config-limpet/affinity:1: got "yes", expected on or off`},
-		{"an unknown key", map[string]string{"afinity": "off"}, "config-limpet/afinity: unknown key, expected one of affinity, drain-timeout, policy"},
+		{"an unknown key", map[string]string{"afinity": "off"}, "config-limpet/afinity: unknown key, expected one of affinity, drain-timeout, max-quota, policy"},
 		{"a wrong policy", map[string]string{"policy": "session:\n  mode: glue\n"}, "config-limpet/policy:2: session.mode: "},
 		{"an empty policy", map[string]string{"policy": ""}, "config-limpet/policy: got nothing, expected a policy, {} for the defaults, or off"},
 		{
@@ -150,6 +183,7 @@ func TestAWrongConfigMapIsRefused(t *testing.T) {
 			`config-limpet/drain-timeout:1: got "300", expected a duration from 0s to 24h, such as 5m`,
 		},
 		{"a negative drain timeout", map[string]string{"drain-timeout": "-1s"}, `config-limpet/drain-timeout:1: got "-1s"`},
+		{"a quota of none", map[string]string{"max-quota": "0"}, `config-limpet/max-quota:1: got "0", expected a number of bindings from 1 to 1000000000`},
 		{"a drain timeout of days", map[string]string{"drain-timeout": "25h"}, `config-limpet/drain-timeout:1: got "25h"`},
 	}
 	for _, tt := range tests {

@@ -303,8 +303,8 @@ func TestTheExampleOfConfigLimpetIsTheDefault(t *testing.T) {
 	if err := yaml.UnmarshalStrict([]byte(cm.Data["_example"]), &example.Data); err != nil {
 		t.Fatal(err)
 	}
-	if len(example.Data) != 3 {
-		t.Errorf("the example has %d keys, want all 3", len(example.Data))
+	if len(example.Data) != 4 {
+		t.Errorf("the example has %d keys, want all 4", len(example.Data))
 	}
 	shown, err := policy.ParseDefaults(example)
 	if err != nil {
