@@ -82,9 +82,10 @@ func TestWhatWasWrongBeforeStaysUsable(t *testing.T) {
 	e := cluster.Start(t, cluster.Knative)
 	services := resource(t, e, "Service")
 	wrong := map[string]string{sessionHeader: "X User"}
-	if _, err := services.Create(t.Context(), object("Service", "demo", wrong), metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	e.WaitFor(time.Minute, "a wrong Service, which the policy of another test may refuse for a moment", func(ctx context.Context) error {
+		_, err := services.Create(ctx, object("Service", "demo", wrong), metav1.CreateOptions{})
+		return err
+	})
 	waitForRoute(t, e, "")
 	installPolicy(t, e)
 	annotate := func(name, value string) error {
