@@ -63,10 +63,11 @@ func Start(ctx context.Context, lock *slot.Lock, spec Spec, step func(string)) (
 	defer reports.Close()
 	stop := context.AfterFunc(ctx, func() { reports.Close() })
 	defer stop()
-	if err := follow(reports, step); err != nil {
-		if ctx.Err() != nil {
-			err = ctx.Err()
-		}
+	err = follow(reports, step)
+	if ctx.Err() != nil { // also if it came up all the same
+		err = ctx.Err()
+	}
+	if err != nil {
 		return nil, errors.Join(err, b.stop())
 	}
 	return b, nil
