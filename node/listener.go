@@ -70,7 +70,7 @@ func (n *Node) certificates(c *config.Listener) (proxy.CertificateSource, error)
 }
 
 // fileCertificates reads the files of a TLS listener.
-func fileCertificates(t *config.ListenerTLS) (*proxy.Certificates, error) {
+func fileCertificates(t *config.ListenerTLS) (proxy.CertificateSource, error) {
 	files := make([]proxy.CertificateFiles, len(t.Certificates))
 	for i, c := range t.Certificates {
 		files[i] = proxy.CertificateFiles{Certificate: string(c.CertFile), Key: string(c.KeyFile)}

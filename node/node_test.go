@@ -311,3 +311,12 @@ func TestNodeThatNeverServedLeavesNothingEither(t *testing.T) {
 	l.Close()
 	goleak.VerifyNone(t, before)
 }
+
+func TestCertificateFilesThatCannotBeReadAreNoSource(t *testing.T) {
+	configuration := "admin: {address: \"off\"}\nlisteners:\n- {name: web, address: \"127.0.0.1:0\", " +
+		"tls: {certificates: [{certFile: /nowhere/tls.crt, keyFile: /nowhere/tls.key}]}}\n"
+	_, err := node.New(t.Context(), parse(t, configuration), node.Options{Log: slog.New(slog.DiscardHandler)})
+	if !errors.As(err, new(node.UsageError)) || !strings.Contains(err.Error(), "/nowhere/tls.crt") {
+		t.Errorf("New() = %v, want a UsageError that names the file", err)
+	}
+}

@@ -70,9 +70,12 @@ func (n *Node) serve(ctx context.Context, l *listener, failed chan<- error) {
 	}
 }
 
-// drain ends the listeners in order. What is not done at the deadline is broken off.
+// drain ends the listeners in order: at first they only ask clients to leave. What is not done at the deadline is broken off.
 func (n *Node) drain(ctx context.Context) error {
 	n.draining.Store(true)
+	for _, l := range n.listeners {
+		l.Drain()
+	}
 	select {
 	case <-time.After(time.Duration(n.config.Shutdown.Delay)):
 	case <-ctx.Done():

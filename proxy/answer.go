@@ -16,6 +16,7 @@ const (
 	headerReason   = "Limpet-Reason"
 	headerDecision = "Limpet-Decision"
 	headerDebug    = "Limpet-Debug"
+	headerHops     = "Limpet-Hops" // of requests: how many gateways they have passed
 	serverName     = "limpet"
 	// retryAfter is the Retry-After of a 503, in seconds: endpoints come and go within a few.
 	retryAfter = 1
@@ -30,6 +31,7 @@ var (
 	errUpgrade       = errors.New("client asked for an upgrade that cannot be forwarded")
 	errBadHost       = errors.New("host cannot stand in a redirect")
 	errInsecure      = errors.New("request did not come by TLS and is sent to https")
+	errLoop          = errors.New("request has passed too many gateways: its route leads back to where it came from")
 	errClientGone    = errors.New("client went away")
 )
 
@@ -83,6 +85,8 @@ func answerTo(err error) answer {
 		return answer{http.StatusRequestEntityTooLarge, "body-too-large", "request body is larger than allowed", unknown}
 	case is(errHeaderSize):
 		return answer{http.StatusRequestHeaderFieldsTooLarge, "header-too-large", "request header is larger than allowed", unknown}
+	case is(errLoop):
+		return answer{http.StatusLoopDetected, "loop", "request goes in a loop", unknown}
 	case is(errConnectMethod):
 		return answer{http.StatusMethodNotAllowed, "bad-method", "method CONNECT is not served", unknown}
 	case is(errBadTarget):

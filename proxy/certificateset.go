@@ -17,8 +17,13 @@ type HostCertificate struct {
 	Certificate tls.Certificate
 }
 
-// A CertificateSet is a [CertificateSource] of certificates in memory. Its zero value, and a nil one, has none. Safe for concurrent use.
+// A CertificateSet is a [CertificateSource] of certificates in memory. Its zero value, and a nil one, has none. Safe for concurrent use,
+// but for Strict, which is set before.
 type CertificateSet struct {
+	// Strict shows a certificate only for a host of its own: a client that asks for another name, or for none, is refused, and a
+	// certificate without hosts is never shown. Otherwise such clients are shown a default.
+	Strict bool
+
 	now atomic.Pointer[certificateIndex]
 }
 
@@ -84,7 +89,7 @@ func (s *certificateIndex) add(c HostCertificate) (*tls.Certificate, error) {
 }
 
 // Certificate returns the first certificate for exactly the name that the client asks for whose algorithms it supports, else one for
-// a wildcard, else a default. If the client supports none of them it is shown the first, for want of a better one.
+// a wildcard, else, unless s is strict, a default. If the client supports none of them it is shown the first, for want of a better one.
 func (s *CertificateSet) Certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	if s == nil {
 		return nil, nil
@@ -93,16 +98,20 @@ func (s *CertificateSet) Certificate(hello *tls.ClientHelloInfo) (*tls.Certifica
 	if index == nil {
 		return nil, nil
 	}
-	return index.choose(hello), nil
+	return index.choose(hello, s.Strict), nil
 }
 
-func (s *certificateIndex) choose(hello *tls.ClientHelloInfo) *tls.Certificate {
+func (s *certificateIndex) choose(hello *tls.ClientHelloInfo, strict bool) *tls.Certificate {
+	defaults := s.defaults
+	if strict {
+		defaults = nil
+	}
 	name := strings.ToLower(hello.ServerName)
 	_, after, _ := strings.Cut(name, ".")
 	algorithms := *hello
 	algorithms.ServerName = "" // whose certificate it is has been said by Hosts
 	var first *tls.Certificate
-	for _, certs := range [...][]*tls.Certificate{s.exact[name], s.wildcards[after], s.defaults} {
+	for _, certs := range [...][]*tls.Certificate{s.exact[name], s.wildcards[after], defaults} {
 		for _, c := range certs {
 			if algorithms.SupportsCertificate(c) == nil {
 				return c

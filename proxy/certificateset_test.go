@@ -74,6 +74,25 @@ func TestACertificateSetShowsTheCertificateOfTheNameThatIsAskedFor(t *testing.T)
 	}
 }
 
+func TestAStrictCertificateSetShowsNoCertificateOfAnotherHost(t *testing.T) {
+	root := newAuthority(t, nil)
+	const none = "remote error: tls: unrecognized name"
+	set := CertificateSet{Strict: true}
+	certs := certificatesOf(t, root, []string{"demo.default.example.com"}, []string{"*.shop.example.com"}, nil)
+	if err := set.Swap(certs); err != nil {
+		t.Fatal(err)
+	}
+	s := serve(t, &fakePicker{}, func(l *Listener, _ *Config) { l.Certificates = &set })
+	for name, want := range map[string]string{
+		"demo.default.example.com": "certificate-0", "blog.shop.example.com": "certificate-1",
+		"blog.default.example.com": none, "shop.example.com": none, "localhost": none, "": none,
+	} {
+		if got := ask(s.address, &tls.Config{ServerName: name}); got != want {
+			t.Errorf("asked for %q it shows %s, want %s", name, got, want)
+		}
+	}
+}
+
 func TestACertificateThatAClientDoesNotSupportIsPassedOver(t *testing.T) {
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {

@@ -98,6 +98,9 @@ func (x *exchange) admit() error {
 	if x.route == nil {
 		return errNoRoute
 	}
+	if hops(x.r.Header) >= maxHops {
+		return errLoop
+	}
 	return x.enter()
 }
 
@@ -207,6 +210,7 @@ func (x *exchange) fail(err error) {
 	x.began = true
 	x.seen.Status = a.status
 	x.decide(x.w.Header())
+	farewell(x.w.Header(), x.r)
 	a.write(x.w)
 }
 

@@ -198,6 +198,7 @@ func (x *exchange) outgoing(ctx context.Context) (*http.Request, error) {
 	for _, f := range x.backend.set {
 		h[f.name] = f.values
 	}
+	h[headerHops] = hopValues[hops(r.Header)]
 	cleanTrailer(r.Trailer, x.trusted, x.route.taken)
 	x.pick.EditRequest(h)
 	if x.gateway.observer != nil {
@@ -275,6 +276,7 @@ func (e *early) got(code int, header textproto.MIMEHeader) error {
 	}
 	h := e.x.w.Header()
 	copyHeader(h, http.Header(header))
+	delete(h, "Connection") // belongs to the final response
 	e.x.w.WriteHeader(code)
 	clear(h)
 	e.sent = e.sent || code != http.StatusContinue

@@ -29,7 +29,7 @@ func New(p Picker, observer Observer) *Gateway {
 
 // Swap replaces the configuration as a whole. A Config that is wrong is refused and the old one stays. Requests under way end
 // by the Config that they began with. Connections of upstreams whose settings did not change are kept. The caller must
-// not change c afterwards.
+// not change c afterwards. It waits for nothing.
 func (g *Gateway) Swap(c Config) error {
 	g.swap.Lock()
 	defer g.swap.Unlock()
@@ -47,10 +47,12 @@ func (g *Gateway) Swap(c Config) error {
 	return nil
 }
 
-// Close removes all routes and closes the connections to endpoints; those in use are closed when their requests end.
+// Close removes all routes and closes the connections to endpoints; those in use are closed when their requests end. It waits for
+// connections that are being made, for the longest connect timeout at most; Swap does not. Nothing may be swapped in after it.
 func (g *Gateway) Close() {
 	// An empty Config cannot be wrong.
 	_ = g.Swap(Config{})
+	g.engine.dials.Wait()
 }
 
 // Match returns the route of a request with this host and raw path and no headers, and whether there is one. The host may carry a

@@ -51,7 +51,7 @@ var emptyUserAgent = []string{""}
 
 // outgoing returns the header for the endpoint. Values are shared with in: replace them, never change them in place.
 func outgoing(in http.Header, trusted bool) http.Header {
-	out := make(http.Header, len(in)+4)
+	out := make(http.Header, len(in)+5)
 	for name, values := range in {
 		if hopByHop(name) || internal(name) || !trusted && forwarding(name) {
 			continue

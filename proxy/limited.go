@@ -1,9 +1,14 @@
 package proxy
 
 import (
+	"cmp"
+	"errors"
 	"io"
+	"maps"
 	"net"
 	"net/netip"
+	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,15 +22,18 @@ type limitedListener struct {
 	done   chan struct{}
 	close  sync.Once
 	conns  *connSet
+	// leaving says that clients are asked to leave.
+	leaving *atomic.Bool
 }
 
-func newLimitedListener(ln net.Listener, conns *connSet, limits Limits) *limitedListener {
+func newLimitedListener(ln net.Listener, conns *connSet, limits Limits, leaving *atomic.Bool) *limitedListener {
 	return &limitedListener{
 		Listener: ln,
 		limits:   limits,
 		places:   make(chan struct{}, limits.MaxConnections),
 		done:     make(chan struct{}),
 		conns:    conns,
+		leaving:  leaving,
 	}
 }
 
@@ -67,14 +75,27 @@ type clientConn struct {
 	// until is the write deadline that is set, in Unix nanoseconds; explicit says that the server set it.
 	until    atomic.Int64
 	explicit atomic.Bool
+	rest
 }
 
-// Read reads nothing from a connection that is spent.
+// Read reads nothing from a connection that is spent. One that is being closed because it rests is read once more: what the client has
+// sent by then is a request like others.
 func (c *clientConn) Read(b []byte) (int, error) {
-	if c.spent.Load() {
-		return 0, io.EOF
+	for last := false; ; last = true {
+		if c.spent.Load() {
+			return 0, io.EOF
+		}
+		n, err := c.Conn.Read(b)
+		if n > 0 && c.quiet.Load() {
+			c.quiet.Store(false)
+		}
+		if n > 0 || err == nil || !c.parting.Load() || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return n, err
+		}
+		if again, end := c.overdue(last); !again {
+			return 0, cmp.Or(end, err)
+		}
 	}
-	return c.Conn.Read(b)
 }
 
 // Write gives each write the whole WriteStall. To spare most system calls the deadline is set a quarter too late and renewed when
@@ -105,7 +126,7 @@ func (c *clientConn) SetWriteDeadline(t time.Time) error {
 
 // SetDeadline sets both deadlines.
 func (c *clientConn) SetDeadline(t time.Time) error {
-	if err := c.Conn.SetReadDeadline(t); err != nil {
+	if err := c.SetReadDeadline(t); err != nil {
 		return err
 	}
 	return c.SetWriteDeadline(t)
@@ -190,6 +211,13 @@ func (s *connSet) remove(c *clientConn) {
 	}
 }
 
+// all returns the connections that are open.
+func (s *connSet) all() []*clientConn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Keys(s.conns))
+}
+
 // drained returns a channel that is closed when no connection is open. Nothing may be added any longer.
 func (s *connSet) drained() <-chan struct{} {
 	s.mu.Lock()
@@ -209,12 +237,8 @@ func (s *connSet) drained() <-chan struct{} {
 func (s *connSet) closeAll() {
 	s.mu.Lock()
 	s.over = true
-	open := make([]*clientConn, 0, len(s.conns))
-	for c := range s.conns {
-		open = append(open, c)
-	}
 	s.mu.Unlock()
-	for _, c := range open {
+	for _, c := range s.all() {
 		c.cut()
 	}
 }

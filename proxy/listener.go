@@ -3,7 +3,6 @@ package proxy
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -26,9 +25,14 @@ type Listener struct {
 	server   *http.Server
 	conns    connSet
 	limits   Limits
+	leaving  atomic.Bool   // Drain was called
 	handlers atomic.Int64  // requests being handled
-	draining atomic.Bool   // somebody waits for handlers
-	quiet    chan struct{} // handlers became 0 while draining
+	awaited  atomic.Bool   // somebody waits for handlers
+	quiet    chan struct{} // handlers became 0 while they are awaited
+
+	mu        sync.Mutex
+	accepting *acceptance // nil before Serve
+	closed    bool        // nothing is accepted any longer
 }
 
 // Serve accepts connections on ln, which it closes, until Shutdown is called or ctx ends, and returns nil then. The end of ctx
@@ -53,11 +57,10 @@ func (l *Listener) Serve(ctx context.Context, ln net.Listener, log *slog.Logger)
 		case <-served:
 		}
 	})
-	err := l.accept(newLimitedListener(ln, &l.conns, l.limits))
-	if errors.Is(err, http.ErrServerClosed) {
+	err := l.accept(newLimitedListener(ln, &l.conns, l.limits, &l.leaving))
+	if err == nil {
 		<-l.conns.drained()
 		l.waitHandlers(context.Background())
-		err = nil
 	} else {
 		l.breakOff()
 	}
@@ -66,13 +69,6 @@ func (l *Listener) Serve(ctx context.Context, ln net.Listener, log *slog.Logger)
 		return fmt.Errorf("serving %s: %w", ln.Addr(), err)
 	}
 	return nil
-}
-
-func (l *Listener) accept(ln net.Listener) error {
-	if l.Certificates != nil {
-		return l.server.ServeTLS(ln, "", "")
-	}
-	return l.server.Serve(ln)
 }
 
 // prepare makes the server. It is called by whichever of Serve and Shutdown comes first.
@@ -93,6 +89,7 @@ func (l *Listener) prepare(log *slog.Logger) {
 				WriteByteTimeout:     l.limits.WriteStall,
 			},
 			ConnContext: l.connContext,
+			ConnState:   noteState,
 		}
 		if log != nil {
 			l.server.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelWarn)
@@ -107,11 +104,14 @@ func (l *Listener) prepare(log *slog.Logger) {
 	})
 }
 
-// Shutdown stops accepting, ends kept-alive connections (Connection: close, GOAWAY) and lets requests and upgraded connections
-// go on until they end or ctx does. Then what is left is closed. It returns when no request is handled any longer, with ctx's
-// error if something had to be broken off.
+// Shutdown begins to drain, stops accepting, ends kept-alive connections (Connection: close, GOAWAY) and lets requests and upgraded
+// connections go on until they end or ctx does. Then what is left is closed. A kept-alive connection of HTTP/1 that rests has a second
+// for another request. Shutdown returns when no request is handled any longer, with ctx's error if something had to be broken off.
 func (l *Listener) Shutdown(ctx context.Context) error {
 	l.prepare(nil)
+	l.Drain()
+	l.stopAccepting()
+	l.settle(ctx)
 	err := l.server.Shutdown(ctx)
 	if err == nil {
 		select {
@@ -139,8 +139,13 @@ func (l *Listener) breakOff() {
 // handle counts the requests being handled.
 func (l *Listener) handle(w http.ResponseWriter, r *http.Request) {
 	l.handlers.Add(1)
+	if c := connOf(r); c != nil && r.ProtoMajor == 1 {
+		c.begin()
+		defer c.busy.Store(false)
+	}
+	farewell(w.Header(), r)
 	defer func() {
-		if l.handlers.Add(-1) == 0 && l.draining.Load() {
+		if l.handlers.Add(-1) == 0 && l.awaited.Load() {
 			select {
 			case l.quiet <- struct{}{}:
 			default:
@@ -152,7 +157,7 @@ func (l *Listener) handle(w http.ResponseWriter, r *http.Request) {
 
 // waitHandlers waits until no request is handled.
 func (l *Listener) waitHandlers(ctx context.Context) {
-	l.draining.Store(true)
+	l.awaited.Store(true)
 	for l.handlers.Load() > 0 {
 		select {
 		case <-l.quiet:
@@ -167,10 +172,7 @@ func (l *Listener) waitHandlers(ctx context.Context) {
 }
 
 func (l *Listener) connContext(ctx context.Context, c net.Conn) context.Context {
-	if tc, ok := c.(*tls.Conn); ok {
-		c = tc.NetConn()
-	}
-	if cc, ok := c.(*clientConn); ok {
+	if cc := clientOf(c); cc != nil {
 		return context.WithValue(ctx, clientConnKey{}, cc)
 	}
 	return ctx

@@ -134,7 +134,7 @@ func (p *pool) join(ctx context.Context) error {
 	if m == nil && !p.closed {
 		m = &making{done: make(chan struct{})}
 		p.making = m
-		p.upstream.dials.Go(func() { p.make(m) })
+		p.upstream.engine.dials.Go(func() { p.make(m) })
 	}
 	p.mu.Unlock()
 	if m == nil {

@@ -16,7 +16,8 @@ import (
 // A Config is everything a gateway serves by. It is plain data and is swapped whole: a request sees one Config from beginning to end.
 //
 // Whatever its routes say, Limpet-*, K-Proxy-Request, Knative-Serving-Revision and Knative-Serving-Namespace are removed from
-// what clients send.
+// what clients send. Limpet-Hops is read before: a request that has passed gateways more than 8 times, this one included, is in a
+// loop and answered 508.
 type Config struct {
 	Routes []Route
 	// TrustedProxies may say by X-Forwarded-* and Forwarded who the client is; others' are replaced.
@@ -103,6 +104,9 @@ type Upstream struct {
 	RequestTimeout  time.Duration // the whole request; 0 is none; upgraded connections and streams are not cut
 	IdleTimeout     time.Duration // no byte in either direction; default 5m; negative is none
 	MaxIdleConns    int           // kept for reuse per endpoint; default 256
+	// NoLocal refuses to connect to loopback, unspecified and link-local addresses, whatever name or address an endpoint has: for
+	// endpoints that are named by somebody who may not reach what listens beside the gateway.
+	NoLocal bool
 }
 
 // Limits bound what a listener accepts. Zero values are the defaults named.

@@ -28,6 +28,7 @@ func (x *exchange) respond(resp *http.Response, c *conn) error {
 	}
 	x.pick.EditResponse(h)
 	x.decide(h)
+	farewell(h, x.r)
 	stream := x.streams(resp)
 	x.began = true
 	x.seen.Status = resp.StatusCode

@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -25,11 +27,17 @@ const (
 	continueWait = time.Second
 )
 
+type dialFunc func(ctx context.Context, network, address string) (net.Conn, error)
+
 // An engine holds what all upstreams share. The two transports never dial and never pool: they speak HTTP over a connection
 // that an upstream has made.
 type engine struct {
 	h1, h2 *http.Transport
-	dial   func(ctx context.Context, network, address string) (net.Conn, error)
+	dial   dialFunc
+	// dialElsewhere refuses local addresses.
+	dialElsewhere dialFunc
+	// dials are the connections that are made for no single request. A pool that is closed begins none.
+	dials sync.WaitGroup
 }
 
 func newEngine() *engine {
@@ -42,10 +50,24 @@ func newEngine() *engine {
 			MaxResponseHeaderBytes: maxResponseHeaderBytes,
 		}
 	}
-	e := &engine{h1: transport(), h2: transport(), dial: new(net.Dialer).DialContext}
+	elsewhere := net.Dialer{ControlContext: refuseLocal}
+	e := &engine{h1: transport(), h2: transport(), dial: new(net.Dialer).DialContext, dialElsewhere: elsewhere.DialContext}
 	e.h1.Protocols.SetHTTP1(true)
 	e.h2.Protocols.SetUnencryptedHTTP2(true)
 	return e
+}
+
+// refuseLocal lets no connection be made to an address that means the gateway's own machine or link. It sees the address that a name
+// has led to, so that no name gets around it.
+func refuseLocal(_ context.Context, _, address string, _ syscall.RawConn) error {
+	to, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return fmt.Errorf("%s: expected an address with a port", address)
+	}
+	if a := to.Addr().Unmap(); a.IsLoopback() || a.IsUnspecified() || a.IsLinkLocalUnicast() {
+		return errors.New("local addresses are not connected to")
+	}
+	return nil
 }
 
 // handOver gives a transport the connection that its context carries.
@@ -70,6 +92,7 @@ type upstreamKey struct {
 	request    time.Duration
 	idle       time.Duration // 0 is none
 	maxIdle    int
+	noLocal    bool
 }
 
 func keyOf(u Upstream) upstreamKey {
@@ -83,6 +106,7 @@ func keyOf(u Upstream) upstreamKey {
 		request:    u.RequestTimeout,
 		idle:       max(u.IdleTimeout, 0),
 		maxIdle:    u.MaxIdleConns,
+		noLocal:    u.NoLocal,
 	}
 	if k.protocol == "" {
 		k.protocol = ProtocolHTTP1
@@ -104,7 +128,6 @@ type upstream struct {
 	upstreamKey
 	engine *engine
 	tls    *tls.Config // nil without TLS; its name is the pool's if it has none
-	dials  sync.WaitGroup
 
 	mu      sync.RWMutex
 	pools   map[poolKey]*pool
@@ -161,7 +184,7 @@ func (u *upstream) drop(p *pool) {
 }
 
 // retire closes idle connections now and the others when their requests end. Requests that still hold u are served, each over
-// a connection of its own. It waits for connections that are being made.
+// a connection of its own. Connections that are being made go to the requests that wait for them.
 func (u *upstream) retire() {
 	u.mu.Lock()
 	u.retired = true
@@ -171,7 +194,6 @@ func (u *upstream) retire() {
 	for _, p := range pools {
 		p.close()
 	}
-	u.dials.Wait()
 }
 
 // A connectError means that no connection to an endpoint could be established: no byte of a request left.
@@ -195,7 +217,11 @@ func (u *upstream) dial(ctx context.Context, key poolKey, http1Only bool) (*conn
 }
 
 func (u *upstream) establish(ctx context.Context, key poolKey, http1Only bool) (*conn, error) {
-	nc, err := u.engine.dial(ctx, "tcp", key.address)
+	dial := u.engine.dial
+	if u.noLocal {
+		dial = u.engine.dialElsewhere
+	}
+	nc, err := dial(ctx, "tcp", key.address)
 	if err != nil {
 		return nil, err
 	}
