@@ -50,8 +50,12 @@ func (c *certificates) put(list []Certificate) {
 		if len(p.certificate.Certificate) == 0 {
 			continue
 		}
-		if hosts, general := presentable(one.Hosts); general || len(hosts) > 0 {
+		hosts, general := presentable(one.Hosts)
+		if len(hosts) > 0 {
 			shown = append(shown, proxy.HostCertificate{Hosts: hosts, Certificate: p.certificate})
+		}
+		if general {
+			shown = append(shown, proxy.HostCertificate{Certificate: p.certificate})
 		}
 	}
 	c.mu.Lock()
@@ -62,17 +66,17 @@ func (c *certificates) put(list []Certificate) {
 	}
 }
 
-// presentable returns those of the hosts that a certificate can be shown for, none if it is for any.
+// presentable returns those of the hosts that a certificate can be shown for, and whether it is also for any other.
 func presentable(hosts []string) (list []string, general bool) {
 	for _, host := range hosts {
 		switch {
 		case host == "*":
-			return nil, true
+			general = true
 		case checkHost(host) == nil:
 			list = append(list, host)
 		}
 	}
-	return list, false
+	return list, general
 }
 
 // read returns the pair of a Secret as it is now.

@@ -85,6 +85,7 @@ func TestCertificatesFollowTheirSecrets(t *testing.T) {
 	w.ready("demo")
 	r.shows("external-tls", "demo.default.example.com", "first")
 	r.answers("external-tls", "demo.default.example.com", 200, "demo-00001-a")
+	r.shows("external-tls", "shop.default.example.com", "") // nobody's certificate is shown for another's host
 
 	if _, err := secrets.Update(t.Context(), tlsSecret(t, "demo-tls", "second", "demo.default.example.com"), metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)

@@ -71,6 +71,7 @@ type Controller struct {
 	notices      *notices
 	kind         *kind
 	replicas     replicas
+	autoscaler   sync.Mutex // held from the look at config-autoscaler until it is taken over
 	events       record.EventBroadcaster
 	impl         *controller.Impl
 }
@@ -133,8 +134,8 @@ func (c *Controller) Handler(local bool) http.Handler {
 	return c.programmer.Handler(false, c.o.External)
 }
 
-// Run programs the data plane and keeps it so until ctx ends. When everything that there is has been programmed once it says so to the
-// table. The informers end last.
+// Run programs the data plane and keeps it so until ctx ends. When everything that there is has been put in force once the table is told
+// so. The informers end last.
 func (c *Controller) Run(ctx context.Context) error {
 	defer c.events.Shutdown()
 	sink := c.events.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: c.o.Kubernetes.CoreV1().Events("")})
@@ -153,19 +154,18 @@ func (c *Controller) Run(ctx context.Context) error {
 	return c.work(ctx)
 }
 
-// begin programs what there is, all at once.
+// begin programs what there is, all at once. The programmer tells the table when it is in force.
 func (c *Controller) begin() {
-	c.settings.setDefaults(c.watches.ownMap())
-	c.settings.setNetwork(c.watches.knativeMap(networkMap))
+	c.settings.setDefaults(c.watches.ownMap)
+	c.settings.setNetwork(c.networkMap)
 	c.settings.setAuthorities()
-	c.backends.HandleConfig(c.watches.knativeMap(autoscalerMap))
+	c.takeAutoscaler()
 	for _, i := range c.ingresses() {
 		if err := c.kind.program(i); err != nil {
-			c.o.Log.Warn("an Ingress cannot be served yet", "ingress", keyOf(i).String(), "error", err)
+			c.o.Log.Warn("an Ingress cannot be served in full yet", "ingress", keyOf(i).String(), "error", err)
 		}
 	}
 	c.programmer.Publish()
-	c.o.Table.SetSynced()
 	c.o.Log.Info("programmed", "ingresses", len(c.ingresses()))
 }
 

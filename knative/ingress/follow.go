@@ -112,16 +112,26 @@ func (c *Controller) knativeMapChanged(object any) {
 	}
 	switch cm.GetName() {
 	case networkMap:
-		if c.settings.setNetwork(c.watches.knativeMap(networkMap)) {
+		if c.settings.setNetwork(c.networkMap) {
 			c.backends.Refresh()
 			c.reconcileAll()
 		}
 	case autoscalerMap:
-		c.backends.HandleConfig(c.watches.knativeMap(autoscalerMap))
+		c.takeAutoscaler()
 	}
 	if _, marked := cm.GetLabels()[networking.TrustBundleLabelKey]; marked {
 		c.authoritiesChanged()
 	}
+}
+
+// networkMap returns config-network as it is now.
+func (c *Controller) networkMap() *corev1.ConfigMap { return c.watches.knativeMap(networkMap) }
+
+// takeAutoscaler takes over config-autoscaler as it is now.
+func (c *Controller) takeAutoscaler() {
+	c.autoscaler.Lock()
+	defer c.autoscaler.Unlock()
+	c.backends.HandleConfig(c.watches.knativeMap(autoscalerMap))
 }
 
 func (c *Controller) authoritiesChanged() {
@@ -131,7 +141,7 @@ func (c *Controller) authoritiesChanged() {
 }
 
 func (c *Controller) ownMapChanged() {
-	if c.settings.setDefaults(c.watches.ownMap()) {
+	if c.settings.setDefaults(c.watches.ownMap) {
 		c.backends.Refresh()
 		c.reconcileAll()
 	}

@@ -82,7 +82,7 @@ func (w *world) start(change ...func(*Options)) *replica {
 		w.t.Fatal(err)
 	}
 	r := &replica{world: w}
-	certificates := &proxy.CertificateSet{}
+	certificates := &proxy.CertificateSet{Strict: true}
 	log := slog.New(slog.NewTextHandler(testWriter{w.t}, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	r.node, err = node.New(w.t.Context(), loaded, node.Options{
 		Log: log, Source: sourceFunc(func(ctx context.Context, _ *endpoint.Table) error { return r.controller.Run(ctx) }),

@@ -2,6 +2,7 @@ package ingress
 
 import (
 	"slices"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/types"
 
@@ -11,15 +12,17 @@ import (
 	"github.com/limpet-project/limpet/proxy"
 )
 
-// Merge joins programs of different objects, oldest object first. Of several that claim requests of one kind (host, path and headers),
-// or the certificate of one host, the first has them; what another loses is reported as a [*ConflictError], and what then has no route
-// is left out. The programs are not changed.
+// Merge joins programs of different objects, oldest object first. A host of a gateway belongs to the namespace of the first object that
+// names it. Of several objects there that claim requests of one kind (host, path and headers), or the certificate of one host, the first
+// has them. Probes of the host are the first's as well. What another loses is reported as a [*ConflictError], and what then has no
+// route is left out. The programs are not changed.
 //
 // Two objects never share a service: if the name of one is taken, it gets another.
 func Merge(programs []Program) (Program, []error) {
 	const usual = 5 // hosts of a Route: the public one on both gateways, and three inside the cluster
 	m := merger{
 		program:   Program{Backends: make(map[backend.Name]endpoint.RevisionName, len(programs))},
+		owners:    make(map[gatewayHost]types.NamespacedName, usual*len(programs)),
 		claims:    make(map[match]types.NamespacedName, usual*len(programs)),
 		services:  make(map[affinity.ServiceName]bool, len(programs)),
 		hosts:     make(map[string]types.NamespacedName, usual*len(programs)),
@@ -36,12 +39,19 @@ func Merge(programs []Program) (Program, []error) {
 // A merger is the making of one Program of many.
 type merger struct {
 	program   Program
+	owners    map[gatewayHost]types.NamespacedName // who names a host first
 	claims    map[match]types.NamespacedName
 	services  map[affinity.ServiceName]bool
 	hosts     map[string]types.NamespacedName // who has the first route of a host
 	certified map[string]holder               // by host
 	reported  map[ConflictError]bool          // one claim may be lost on both gateways
 	conflicts []error
+}
+
+// A gatewayHost is a host of one of the gateways.
+type gatewayHost struct {
+	local bool
+	host  string
 }
 
 // A secret names one that holds a certificate.
@@ -54,6 +64,7 @@ type holder struct {
 }
 
 func (m *merger) add(p *Program) {
+	shared := slices.Concat(m.own(p.Object, p.Probes.External, false), m.own(p.Object, p.Probes.Local, true))
 	names := m.rename(p.Services)
 	used := make(map[affinity.ServiceName]bool)
 	add := func(to *[]proxy.Route, routes []proxy.Route, local bool) {
@@ -69,6 +80,25 @@ func (m *merger) add(p *Program) {
 	add(&m.program.Local, p.Local, true)
 	m.addServices(p, names, used)
 	m.program.Probes.add(p.Probes)
+	for _, c := range shared {
+		m.report(c)
+	}
+}
+
+// own notes whose the hosts of an object are, and returns what it loses for sharing those of an older one of its namespace.
+func (m *merger) own(object types.NamespacedName, hosts map[string]string, local bool) []ConflictError {
+	var shared []ConflictError
+	for host := range hosts {
+		owner, taken := m.owners[gatewayHost{local, host}]
+		switch {
+		case !taken:
+			m.owners[gatewayHost{local, host}] = object
+		case owner.Namespace == object.Namespace:
+			shared = append(shared, ConflictError{Object: object, Owner: owner, Host: host, Probe: true})
+		}
+	}
+	slices.SortFunc(shared, func(a, b ConflictError) int { return strings.Compare(a.Host, b.Host) })
+	return shared
 }
 
 // rename returns the names that the services of an object have beside those of older ones.
@@ -110,6 +140,9 @@ func (m *merger) won(object types.NamespacedName, r proxy.Route, local bool) []s
 	return slices.DeleteFunc(slices.Clone(r.Hosts), func(host string) bool {
 		claim := match{local: local, host: host, path: r.Path, headers: headers}
 		owner, taken := m.claims[claim]
+		if first := m.owners[gatewayHost{local, host}]; first.Namespace != object.Namespace {
+			owner, taken = first, true
+		}
 		if taken {
 			m.report(ConflictError{Object: object, Owner: owner, Host: host, Path: r.Path, Headers: headers})
 			return true
@@ -142,11 +175,16 @@ func (m *merger) certificates(programs []Program) {
 	}
 }
 
-// certify gives hosts the certificate: those whose first route the object has, or those of which another or nobody has it.
+// certify gives hosts the certificate: those whose first route the object has, or those of which another of its namespace
+// has it.
 func (m *merger) certify(object types.NamespacedName, c Certificate, own bool, index map[secret]int) {
 	s := secret{c.Namespace, c.Secret}
 	for _, host := range c.Hosts {
 		if (m.hosts[host] == object) != own {
+			continue
+		}
+		if owner := m.owners[gatewayHost{true, host}]; owner.Namespace != object.Namespace { // the local gateway has all hosts
+			m.report(ConflictError{Object: object, Owner: owner, Host: host})
 			continue
 		}
 		if holder, taken := m.certified[host]; taken {

@@ -1,7 +1,6 @@
 package ingress
 
 import (
-	"errors"
 	"slices"
 	"testing"
 
@@ -56,6 +55,7 @@ func TestTheOlderObjectKeepsWhatBothClaim(t *testing.T) {
 	owner, object := types.NamespacedName{Namespace: "prod", Name: "shop"}, types.NamespacedName{Namespace: "dev", Name: "squatter"}
 	want := []error{
 		&ConflictError{Object: object, Owner: owner, Host: "shop.example.com", Path: "/"},
+		&ConflictError{Object: object, Owner: owner, Host: "shop.example.com", Path: "/only-here"},
 		&ConflictError{Object: object, Owner: owner, Host: "www.example.com", Path: "/"},
 		&ConflictError{Object: object, Owner: owner, Host: "shop.example.com"},
 	}
@@ -66,7 +66,7 @@ func TestTheOlderObjectKeepsWhatBothClaim(t *testing.T) {
 		{"shop.example.com", "/", "prod/shop"},
 		{"www.example.com", "/", "prod/shop"},
 		{"other.example.com", "/", "dev/squatter"},
-		{"shop.example.com", "/only-here", "dev/squatter//only-here"},
+		{"shop.example.com", "/only-here", ""},
 		{"other.example.com", "/only-here", "dev/squatter//only-here"},
 	} {
 		if got := serviceAt(p.External, c.host, c.path); got != c.want {
@@ -109,20 +109,57 @@ func TestWhatIsLostHasNoServiceNoBackendAndNoCertificate(t *testing.T) {
 	}
 }
 
-func TestACertificateGoesWithTheHost(t *testing.T) {
+func TestAHostOfOneGatewayIsNotTheOwnersOnTheOther(t *testing.T) {
+	inside := programOf(t, "prod", "shop", `
+    rules:
+    - hosts: [shop.example.com]
+      visibility: ClusterLocal
+      http: {paths: [{splits: [{serviceName: shop, servicePort: 80}]}]}`)
+	p, conflicts := Merge([]Program{inside, programOf(t, "dev", "squatter", squatter)})
+	mustServe(t, p)
+	for _, c := range []struct {
+		gateway string
+		routes  []proxy.Route
+		want    string
+	}{{"external", p.External, "dev/squatter"}, {"local", p.Local, "prod/shop"}} {
+		if got := serviceAt(c.routes, "shop.example.com", "/"); got != c.want {
+			t.Errorf("the %s gateway serves shop.example.com by %q, want %q", c.gateway, got, c.want)
+		}
+	}
+	if want := []string{"dev/squatter for other.example.com"}; !slices.Equal(viewOf(p).Certificates, want) || len(conflicts) == 0 {
+		t.Errorf("certificates are %q and conflicts %v, want %q and the host's", viewOf(p).Certificates, conflicts, want)
+	}
+}
+
+func TestObjectsOfOneNamespaceShareAHostButNotItsProbes(t *testing.T) {
+	older := programOf(t, "prod", "shop", shop)
+	younger := programOf(t, "prod", "cart", `
+    rules:
+    - hosts: [shop.example.com]
+      http: {paths: [{path: /cart, splits: [{serviceName: cart, servicePort: 80}]}]}`)
+	p, conflicts := Merge([]Program{older, younger})
+	mustServe(t, p)
+	for path, want := range map[string]string{"/": "prod/shop", "/cart": "prod/cart//cart"} {
+		if got := serviceAt(p.External, "shop.example.com", path); got != want {
+			t.Errorf("path %s is served by %q, want %q", path, got, want)
+		}
+	}
+	want := []error{&ConflictError{Object: younger.Object, Owner: older.Object, Host: "shop.example.com", Probe: true}}
+	if diff := cmp.Diff(want, conflicts); diff != "" {
+		t.Errorf("Merge() reports (-want +got):\n%s", diff)
+	}
+}
+
+func TestAnObjectShowsCertificatesForItsOwnHostsOnly(t *testing.T) {
 	early := programOf(t, "dev", "early", `
     tls: [{hosts: [shop.example.com, "*.example.com"], secretName: early}]
     rules:
-    - hosts: [early.example.com]
+    - hosts: [early.example.com, a.early.example.com]
       http: {paths: [{splits: [{serviceName: early, servicePort: 80}]}]}`)
 	p, conflicts := Merge([]Program{early, programOf(t, "prod", "shop", shop)})
-	want := []string{"prod/shop for shop.example.com", "dev/early for *.example.com"}
-	if diff := cmp.Diff(want, viewOf(p).Certificates); diff != "" {
-		t.Errorf("certificates (-want +got):\n%s", diff)
-	}
-	var conflict *ConflictError
-	if len(conflicts) != 1 || !errors.As(conflicts[0], &conflict) || conflict.Object.Name != "early" {
-		t.Errorf("Merge() reports %v, want that early has lost a certificate", conflicts)
+	want := []string{"dev/early for early.example.com", "prod/shop for shop.example.com"}
+	if diff := cmp.Diff(want, viewOf(p).Certificates); diff != "" || len(conflicts) > 0 {
+		t.Errorf("Merge() reports %v, and has certificates (-want +got):\n%s", conflicts, diff)
 	}
 }
 
@@ -135,7 +172,7 @@ func TestObjectsThatNameOneSecretShareIt(t *testing.T) {
       http: {paths: [{splits: [{serviceName: shop, servicePort: 80}]}]}`)
 	}
 	p, conflicts := Merge([]Program{wildcard("shop"), wildcard("cart")})
-	want := []Certificate{{Namespace: "default", Secret: "wildcard", Hosts: []string{"*.default.example.com"}}}
+	want := []Certificate{{Namespace: "default", Secret: "wildcard", Hosts: []string{"shop.default.example.com", "cart.default.example.com"}}}
 	if diff := cmp.Diff(want, p.Certificates); diff != "" || len(conflicts) > 0 {
 		t.Errorf("Merge() reports %v, and has certificates (-want +got):\n%s", conflicts, diff)
 	}
@@ -173,12 +210,20 @@ func TestErrorsSayWhatIsMissingOrLost(t *testing.T) {
 			"nothing is known yet of backend default/shop-00001:80",
 		},
 		{
+			&NotReadyError{Backend: backend.Name{Namespace: "default", Service: "shop-00001", Port: "80"}, Known: true},
+			"no endpoint of backend default/shop-00001:80 is ready yet",
+		},
+		{
 			&ConflictError{Object: object, Owner: owner, Host: "shop.example.com", Path: "/", Headers: "Knative-Serving-Tag=blue"},
 			"ingress dev/squatter: host shop.example.com and path / with headers Knative-Serving-Tag=blue belongs to ingress prod/shop",
 		},
 		{
 			&ConflictError{Object: object, Owner: owner, Host: "shop.example.com"},
 			"ingress dev/squatter: the certificate of host shop.example.com belongs to ingress prod/shop",
+		},
+		{
+			&ConflictError{Object: object, Owner: owner, Host: "shop.example.com", Probe: true},
+			"ingress dev/squatter: the probe of host shop.example.com belongs to ingress prod/shop",
 		},
 	} {
 		if got := c.err.Error(); got != c.want {

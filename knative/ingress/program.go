@@ -47,13 +47,17 @@ type Certificate struct {
 	Hosts             []string
 }
 
-// A NotReadyError says that an Ingress cannot be translated yet, because nothing is known of a backend that it names.
+// A NotReadyError says that an Ingress cannot be put in force yet, because of a backend that it names.
 type NotReadyError struct {
 	Backend backend.Name
+	Known   bool // it has no endpoint that could take a request; otherwise nothing is known of it
 }
 
 // Error implements error.
 func (e *NotReadyError) Error() string {
+	if e.Known {
+		return fmt.Sprintf("no endpoint of backend %s is ready yet", e.Backend)
+	}
 	return fmt.Sprintf("nothing is known yet of backend %s", e.Backend)
 }
 
@@ -61,13 +65,18 @@ func (e *NotReadyError) Error() string {
 type ConflictError struct {
 	Object, Owner types.NamespacedName
 	Host          string
-	// Path and Headers are the rest of the match that was lost; both are "" for a certificate.
+	// Path and Headers are the rest of the match that was lost; both are "" for a certificate and for a probe.
 	Path, Headers string
+	// Probe says that both objects serve the host, and that probes of it, which tell whether an object is ready, are the owner's.
+	Probe bool
 }
 
 // Error implements error.
 func (e *ConflictError) Error() string {
 	claim := "the certificate of host " + e.Host
+	if e.Probe {
+		claim = "the probe of host " + e.Host
+	}
 	if e.Path != "" {
 		claim = "host " + e.Host + " and path " + e.Path
 	}

@@ -2,27 +2,19 @@ package ingress
 
 import (
 	"cmp"
-	"context"
-	"encoding/hex"
 	"errors"
 	"log/slog"
 	"maps"
-	"reflect"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"k8s.io/apimachinery/pkg/types"
-	"knative.dev/networking/pkg/ingress"
-
 	"github.com/limpet-project/limpet/endpoint"
 	"github.com/limpet-project/limpet/knative/backend"
 	"github.com/limpet-project/limpet/proxy"
+	"k8s.io/apimachinery/pkg/types"
 )
-
-// pace is how often changes are put in force while they come one after the other. The first after a rest is put in force at once.
-const pace = 50 * time.Millisecond
 
 // Backends is the source of what is known of backends and of their endpoints: a *backend.Source.
 type Backends interface {
@@ -40,7 +32,8 @@ type ProgrammerOptions struct {
 	Proxy proxy.Config
 	// Certificates puts those of a program in force. It is called by one goroutine at a time.
 	Certificates func([]Certificate)
-	// Changed is told of an Ingress that has lost something to another one, or got it back. It must not call the Programmer.
+	// Changed is told of an Ingress that has lost something to another one, or got it back, and of one that was put in force because it
+	// waited long enough. It must not call the Programmer.
 	Changed func(types.NamespacedName)
 	Log     *slog.Logger
 }
@@ -64,18 +57,9 @@ type Programmer struct {
 	publishing sync.Mutex // one publication at a time; guards what follows
 	inForce    Program
 	lingering  lingering
+	retry      time.Time // when a publication that failed is tried again; zero: none did
 
 	answers atomic.Pointer[answers] // nil until the first publication
-}
-
-// A programmed is what the Programmer knows of one Ingress.
-type programmed struct {
-	created  time.Time
-	program  Program
-	good     bool // program is one that can be served
-	failed   bool // the last Set failed
-	hash     string
-	conflict error
 }
 
 // answers is what probes are answered by. It is immutable.
@@ -96,32 +80,79 @@ func NewProgrammer(o ProgrammerOptions) *Programmer {
 }
 
 // Set takes over an object as it is now. Its program is put in force soon after. If it cannot be translated or served, the object is
-// served as it was before and the error says why; it is a [*NotReadyError] if that may pass.
+// served as it was before and the error says why; it is a [*NotReadyError] if that may pass. One that was not served before is served
+// without the backends that are unknown. Of one that was, a program with a backend that is new to it waits until that could take a
+// request, or some seconds.
+//
+// It is not to be called for one object from several goroutines at once.
 func (p *Programmer) Set(o Object) error {
-	key := types.NamespacedName{Namespace: o.Ingress.Namespace, Name: o.Ingress.Name}
-	program, err := Translate(o, p.o.Backends.Backend)
-	if err == nil {
-		err = p.check(program)
+	known, complete := p.know(o)
+	next, unready, err := p.version(o, p.o.Backends.Backend)
+	if errors.As(err, new(*NotReadyError)) && !complete {
+		if part, _, other := p.version(o, orEmpty(p.o.Backends.Backend)); other == nil {
+			part.partial = true
+			p.takeOver(known, part)
+			return err
+		}
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	known := p.objects[key]
-	if known == nil {
+	if err != nil {
+		p.await(known, nil)
+		return err
+	}
+	if w := known.hold(next, unready, time.Now()); w != nil {
+		p.await(known, w)
+		return w.err()
+	}
+	known.failed = false
+	p.replace(known, next)
+	return nil
+}
+
+// know returns what is known of an object, and whether it is served in full. From now on the users of its Services and Secrets are told
+// of, so that no change is missed of what the translation is about to see.
+func (p *Programmer) know(o Object) (known *programmed, complete bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	key := keyOf(o.Ingress)
+	if known = p.objects[key]; known == nil {
 		known = &programmed{}
 		p.objects[key] = known
 	}
 	p.users.set(key, servicesOf(o.Ingress))
 	p.secrets.set(key, secretsOf(o.Ingress))
-	if known.failed = err != nil; err != nil {
-		return err
+	known.failed = true
+	return known, known.good && !known.partial
+}
+
+// takeOver has a version published, without the lock being held.
+func (p *Programmer) takeOver(known *programmed, next version) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.replace(known, next)
+}
+
+// replace has a version published in the place of the last good one, unless it is the same. The lock must be held.
+func (p *Programmer) replace(known *programmed, next version) {
+	p.await(known, nil)
+	if !known.good || !known.is(next) {
+		known.version, known.good = next, true
+		p.changed()
 	}
-	hash, created := hashOf(o), o.Ingress.CreationTimestamp.Time
-	if known.good && known.hash == hash && known.created.Equal(created) && reflect.DeepEqual(known.program, program) {
-		return nil
+}
+
+// await notes what an object waits for, so that the backends are used, of which something is to be heard. The lock must be held.
+func (p *Programmer) await(known *programmed, w *waiting) {
+	before := known.waiting
+	known.waiting = w
+	switch {
+	case before == nil && w == nil:
+	case before != nil && w != nil && before.is(w.version):
+		p.nudge() // it may be due at another time
+	default:
+		p.changed()
 	}
-	known.program, known.good, known.hash, known.created = program, true, hash, created
-	p.changed()
-	return nil
 }
 
 // check reports whether the gateways could serve a program. One that they refuse would keep all others from being served.
@@ -160,6 +191,11 @@ func (p *Programmer) Refresh() {
 // changed has Run publish. The lock must be held.
 func (p *Programmer) changed() {
 	p.stale = true
+	p.nudge()
+}
+
+// nudge has Run look what there is to do.
+func (p *Programmer) nudge() {
 	select {
 	case p.wake <- struct{}{}:
 	default:
@@ -198,63 +234,40 @@ func (p *Programmer) Failed(key types.NamespacedName) bool {
 	return known != nil && known.failed
 }
 
-// Program returns the last good program of an object, and whether it has one.
+// Program returns the last good program of an object, and whether it has one that is served in full.
 func (p *Programmer) Program(key types.NamespacedName) (Program, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if known := p.objects[key]; known != nil {
-		return known.program, known.good
+		return known.program, known.good && !known.partial
 	}
 	return Program{}, false
 }
 
-// Run publishes what changes until ctx ends.
-func (p *Programmer) Run(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-p.wake:
-		}
-		began := time.Now()
-		p.Publish()
-		// Many objects take long to merge: half of a processor is enough for it.
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(max(pace, time.Since(began))):
-		}
-	}
+// A taken is what there is to be published.
+type taken struct {
+	programs []Program                 // the good ones, oldest object first
+	backends map[string][]backend.Name // by hash
+	awaited  map[backend.Name]endpoint.RevisionName
+	late     []types.NamespacedName // objects that waited long enough
 }
 
-// Publish puts everything that was set in force, if something changed. It returns when it is.
-func (p *Programmer) Publish() {
-	p.publishing.Lock()
-	defer p.publishing.Unlock()
-	programs, backends, stale := p.take()
-	if !stale && p.answers.Load() != nil {
-		return
-	}
-	next, conflicts := Merge(programs)
-	if err := p.put(next); err != nil {
-		p.o.Log.Error("programming the gateways; they go on as before", "error", err)
-		return
-	}
-	p.answers.Store(&answers{probes: next.Probes, backends: backends})
-	for _, key := range p.note(conflicts) {
-		p.o.Changed(key)
-	}
-}
-
-// take returns the good programs, oldest object first, and the backends of each hash, and whether something has changed since the
-// last call.
-func (p *Programmer) take() (programs []Program, backends map[string][]backend.Name, stale bool) {
+// take returns what there is to be published at that time, and whether something has changed since the last call.
+func (p *Programmer) take(now time.Time) (t taken, stale bool) {
+	t.awaited = make(map[backend.Name]endpoint.RevisionName)
 	p.mu.Lock()
 	stale, p.stale = p.stale, false
 	all := make([]programmed, 0, len(p.objects))
-	for _, o := range p.objects {
+	for key, o := range p.objects {
+		if w := o.waiting; w != nil && !now.Before(w.until()) {
+			o.version, o.waiting = w.version, nil
+			t.late = append(t.late, key)
+		}
 		if o.good {
 			all = append(all, *o)
+		}
+		if o.waiting != nil {
+			maps.Copy(t.awaited, o.waiting.program.Backends)
 		}
 	}
 	p.mu.Unlock()
@@ -262,12 +275,12 @@ func (p *Programmer) take() (programs []Program, backends map[string][]backend.N
 		return cmp.Or(a.created.Compare(b.created), cmp.Compare(a.program.Object.Namespace, b.program.Object.Namespace),
 			cmp.Compare(a.program.Object.Name, b.program.Object.Name))
 	})
-	backends = make(map[string][]backend.Name, len(all))
+	t.backends = make(map[string][]backend.Name, len(all))
 	for _, o := range all {
-		programs = append(programs, o.program)
-		backends[o.hash] = slices.Collect(maps.Keys(o.program.Backends))
+		t.programs = append(t.programs, o.program)
+		t.backends[o.hash] = slices.Collect(maps.Keys(o.program.Backends))
 	}
-	return programs, backends, stale
+	return t, stale || len(t.late) > 0
 }
 
 // note takes over what objects have lost and returns those for which that is new.
@@ -296,13 +309,4 @@ func text(err error) string {
 		return ""
 	}
 	return err.Error()
-}
-
-// hashOf returns the hash by which Knative's prober knows the object's spec.
-func hashOf(o Object) string {
-	sum, err := ingress.ComputeHash(o.Ingress)
-	if err != nil {
-		return "" // it was computed for the translation already
-	}
-	return hex.EncodeToString(sum[:])
 }

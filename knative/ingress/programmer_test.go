@@ -41,6 +41,11 @@ func (b *board) list(service string, members ...endpoint.Member) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.members[service] = members
+	for name, revision := range b.used {
+		if name.Service == service {
+			b.table.SetMembers(revision, members)
+		}
+	}
 }
 
 // Backend implements Backends.
@@ -73,6 +78,14 @@ func (b *board) published() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.uses
+}
+
+// inUse reports whether a backend is in use.
+func (b *board) inUse(n backend.Name) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	_, used := b.used[n]
+	return used
 }
 
 // A plane is a data plane with a programmer.
@@ -172,8 +185,8 @@ func TestNoRequestIsLostWhileEverythingChanges(t *testing.T) {
 	if names := p.table.Services(); len(names) != 1 {
 		t.Errorf("the table has the services %v, want one", names)
 	}
-	if len(p.board.used) != 1 {
-		t.Errorf("in use are %v, want one backend", p.board.used)
+	if len(p.board.used) != 4 { // those that left services which are not there any longer are forgotten
+		t.Errorf("in use are %v, want the backends that the last service had within %s", p.board.used, underWay)
 	}
 }
 
@@ -305,9 +318,8 @@ func TestARevisionThatLeftIsSpokenToAsBefore(t *testing.T) {
 			t.Errorf("the header for %s is %q, want its name", revision, got)
 		}
 	}
-	p.lingering.update(p.inForce, p.inForce, time.Now().Add(underWay))
-	if len(p.lingering) > 0 {
-		t.Errorf("after %s there linger %v, want nothing", underWay, p.lingering)
+	if left := p.lingering.after(p.inForce, p.inForce, time.Now().Add(underWay)); len(left) > 0 {
+		t.Errorf("after %s there linger %v, want nothing", underWay, left)
 	}
 }
 

@@ -1,135 +1,158 @@
 package ingress
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"slices"
 	"time"
 
-	"github.com/limpet-project/limpet/affinity"
 	"github.com/limpet-project/limpet/endpoint"
 	"github.com/limpet-project/limpet/knative/backend"
 	"github.com/limpet-project/limpet/proxy"
 )
 
+// pace is how often changes are put in force while they come one after the other. The first after a rest is put in force at once.
+const pace = 50 * time.Millisecond
+
+// retryPut is when a publication that failed is tried again although nothing changed.
+const retryPut = time.Second
+
+// Run publishes what changes, and what ends by itself, until ctx ends.
+func (p *Programmer) Run(ctx context.Context) {
+	for {
+		if !p.rest(ctx) {
+			return
+		}
+		began := time.Now()
+		p.Publish()
+		// Many objects take long to merge: half of a processor is enough for it.
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(max(pace, time.Since(began))):
+		}
+	}
+}
+
+// rest waits until there may be something to publish. It returns false if ctx ended.
+func (p *Programmer) rest(ctx context.Context) bool {
+	var due <-chan time.Time
+	if at := p.due(); !at.IsZero() {
+		timer := time.NewTimer(time.Until(at))
+		defer timer.Stop()
+		due = timer.C
+	}
+	select {
+	case <-ctx.Done():
+		return false
+	case <-p.wake:
+	case <-due:
+	}
+	return true
+}
+
+// due returns when something is to be published though nothing changes, the zero time for never.
+func (p *Programmer) due() time.Time {
+	p.publishing.Lock()
+	at := p.lingering.end()
+	if !p.retry.IsZero() {
+		at = p.retry
+	}
+	p.publishing.Unlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, o := range p.objects {
+		if o.waiting != nil {
+			at = sooner(at, o.waiting.until())
+		}
+	}
+	return at
+}
+
+// Publish puts everything that was set in force, if something changed or is over. It returns when it is. If that is impossible all goes
+// on as before, and Run tries again; the first time that it works the table is told that it is complete.
+func (p *Programmer) Publish() {
+	due := p.due()
+	p.publishing.Lock()
+	defer p.publishing.Unlock()
+	now := time.Now()
+	all, stale := p.take(now)
+	over := !due.IsZero() && !now.Before(due)
+	if !stale && !over && p.answers.Load() != nil {
+		return
+	}
+	next, conflicts := Merge(all.programs)
+	if err := p.put(next, all.awaited, now); err != nil {
+		p.o.Log.Error("programming the gateways; they go on as before", "error", err)
+		p.failedPut(now)
+		return
+	}
+	p.retry = time.Time{}
+	if p.answers.Swap(&answers{probes: next.Probes, backends: all.backends}) == nil {
+		p.o.Table.SetSynced()
+	}
+	for _, key := range append(p.note(conflicts), all.late...) {
+		p.o.Changed(key)
+	}
+}
+
+// failedPut has what could not be put in force tried again. publishing must be held.
+func (p *Programmer) failedPut(now time.Time) {
+	p.retry = now.Add(retryPut)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stale = true
+}
+
 // put goes over from the program in force to the next. While the routes are replaced the services of both are published, in the form
 // that the old routes know; the new routes know the backends of both. So whichever routes a request was matched by, whatever
 // revision it is given is one that they know how to speak to. publishing must be held.
-func (p *Programmer) put(next Program) error {
-	old := p.inForce
-	p.lingering.update(old, next, time.Now())
-	p.o.Backends.Use(union(next, old))
+func (p *Programmer) put(next Program, awaited map[backend.Name]endpoint.RevisionName, now time.Time) error {
+	old, lingered := p.inForce, p.lingering
+	used := lingered.after(old, next, now)
+	p.o.Backends.Use(use(used, next.Backends, old.Backends, awaited))
 	p.o.Table.SetServices(slices.Concat(old.Services, next.Services)) // of two of one name it takes the first
-	if err := p.swap(next); err != nil {
+	if err := p.swap(next, used); err != nil {
 		p.o.Table.SetServices(old.Services)
-		p.o.Backends.Use(old.Backends)
+		p.o.Backends.Use(use(lingered, old.Backends, awaited))
 		return err
 	}
 	p.o.Certificates(next.Certificates)
 	p.o.Table.SetServices(next.Services)
-	p.o.Backends.Use(next.Backends)
-	p.inForce = next
+	p.o.Backends.Use(use(used, next.Backends, awaited))
+	p.inForce, p.lingering = next, used
 	return nil
 }
 
 // swap replaces the routes of both gateways, or of none.
-func (p *Programmer) swap(next Program) error {
-	if err := p.o.External.Swap(p.config(next.External)); err != nil {
+func (p *Programmer) swap(next Program, l lingering) error {
+	if err := p.o.External.Swap(p.config(next.External, l)); err != nil {
 		return fmt.Errorf("external routes: %w", err)
 	}
-	if err := p.o.Local.Swap(p.config(next.Local)); err != nil {
-		_ = p.o.External.Swap(p.config(p.inForce.External)) // they were accepted before
+	if err := p.o.Local.Swap(p.config(next.Local, l)); err != nil {
+		_ = p.o.External.Swap(p.config(p.inForce.External, p.lingering)) // they were accepted before
 		return fmt.Errorf("local routes: %w", err)
 	}
 	return nil
 }
 
 // config returns what a gateway is to serve by.
-func (p *Programmer) config(routes []proxy.Route) proxy.Config {
+func (p *Programmer) config(routes []proxy.Route, l lingering) proxy.Config {
 	c := p.o.Proxy
-	c.Routes = p.lingering.with(routes)
+	c.Routes = l.with(routes)
 	return c
 }
 
-// union returns the backends of both programs.
-func union(a, b Program) map[backend.Name]endpoint.RevisionName {
-	all := maps.Clone(b.Backends)
+// use joins sets of backends and those that linger. Of two names of one backend the first counts.
+func use(l lingering, sets ...map[backend.Name]endpoint.RevisionName) map[backend.Name]endpoint.RevisionName {
+	all := maps.Clone(sets[0])
 	if all == nil {
-		return a.Backends
+		all = make(map[backend.Name]endpoint.RevisionName)
 	}
-	maps.Copy(all, a.Backends)
-	return all
-}
-
-// lingering is how revisions are spoken to that left a split and may still be given to requests: those under way, and for the time
-// that a policy retains a revision also others.
-type lingering map[affinity.ServiceName]map[string]left
-
-// A left is a backend that left a split.
-type left struct {
-	backend proxy.Backend
-	until   time.Time
-}
-
-// underWay is how long a request may be between its match and its pick.
-const underWay = time.Minute
-
-// update notes the backends of old that next lacks, and forgets those whose time is over.
-func (l lingering) update(old, next Program, now time.Time) {
-	retain := make(map[affinity.ServiceName]time.Duration, len(next.Services))
-	for _, s := range next.Services {
-		retain[s.Name] = s.Retain
+	for _, set := range sets[1:] {
+		all = with(all, set)
 	}
-	l.expire(retain, now)
-	present := make(map[affinity.ServiceName]map[string]proxy.Backend, len(next.Services))
-	for _, r := range slices.Concat(next.Local, next.External) {
-		present[r.Service] = r.Backends
-	}
-	for _, r := range slices.Concat(old.Local, old.External) {
-		kept, ok := retain[r.Service]
-		if !ok {
-			continue
-		}
-		for revision, b := range r.Backends {
-			if _, stays := present[r.Service][revision]; !stays {
-				l.add(r.Service, revision, left{b, now.Add(max(kept, underWay))})
-			}
-		}
-	}
-}
-
-func (l lingering) add(service affinity.ServiceName, revision string, b left) {
-	if l[service] == nil {
-		l[service] = make(map[string]left)
-	}
-	l[service][revision] = b
-}
-
-// expire forgets what is over, and services that are not listed any longer.
-func (l lingering) expire(listed map[affinity.ServiceName]time.Duration, now time.Time) {
-	for service, revisions := range l {
-		maps.DeleteFunc(revisions, func(_ string, b left) bool { return !now.Before(b.until) })
-		if _, ok := listed[service]; !ok || len(revisions) == 0 {
-			delete(l, service)
-		}
-	}
-}
-
-// with returns the routes with the backends that left. It changes no route.
-func (l lingering) with(routes []proxy.Route) []proxy.Route {
-	all := slices.Clone(routes)
-	for i, r := range all {
-		gone := l[r.Service]
-		if len(gone) == 0 {
-			continue
-		}
-		backends := maps.Clone(r.Backends)
-		for revision, b := range gone {
-			if _, stays := backends[revision]; !stays {
-				backends[revision] = b.backend
-			}
-		}
-		all[i].Backends = backends
-	}
+	l.use(all)
 	return all
 }

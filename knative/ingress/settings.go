@@ -23,7 +23,8 @@ import (
 	"github.com/limpet-project/limpet/knative/policy"
 )
 
-// settings is what ConfigMaps and Secrets say for all Ingress objects. It is safe for concurrent use.
+// settings is what ConfigMaps and Secrets say for all Ingress objects. It is safe for concurrent use: what is taken over is looked up under
+// the lock, so that of several that do it at once none puts back what is old.
 type settings struct {
 	knative string // Knative's namespace
 	maps    corelisters.ConfigMapLister
@@ -37,50 +38,81 @@ type settings struct {
 	authorities []byte // PEM; who vouches for the system's own endpoints
 }
 
-// setDefaults takes over config-limpet; nil is the defaults. If it is wrong what was before stays. It reports whether something changed.
-func (s *settings) setDefaults(cm *corev1.ConfigMap) bool {
-	defaults, err := policy.ParseDefaults(cm)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.wrong = err; err != nil {
+// setDefaults takes over what config-limpet is now; nil is the defaults. If it is wrong what was before stays. It reports whether
+// something changed.
+func (s *settings) setDefaults(now func() *corev1.ConfigMap) bool {
+	changed, err := s.takeDefaults(now)
+	if err != nil {
 		s.log.Error("the ConfigMap "+policy.ConfigMap+" is wrong; what it was stays", "error", err)
-		return false
 	}
-	changed := !reflect.DeepEqual(defaults, s.defaults)
-	s.defaults = defaults
 	return changed
 }
 
-// setNetwork takes over config-network; nil is the defaults. It reports whether something changed that concerns the ingress.
-func (s *settings) setNetwork(cm *corev1.ConfigMap) bool {
-	network, err := netconfig.NewConfigFromConfigMap(cm)
-	if err != nil {
-		s.log.Error("the ConfigMap "+netconfig.ConfigMapName+" is wrong; what it was stays", "error", err)
-		return false
-	}
+func (s *settings) takeDefaults(now func() *corev1.ConfigMap) (changed bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	defaults, err := policy.ParseDefaults(now())
+	if s.wrong = err; err != nil {
+		return false, err
+	}
+	changed = !reflect.DeepEqual(defaults, s.defaults)
+	s.defaults = defaults
+	return changed, nil
+}
+
+// setNetwork takes over what config-network is now; nil is the defaults. It reports whether something changed that concerns the ingress.
+func (s *settings) setNetwork(now func() *corev1.ConfigMap) bool {
+	changed, err := s.takeNetwork(now)
+	if err != nil {
+		s.log.Error("the ConfigMap "+netconfig.ConfigMapName+" is wrong; what it was stays", "error", err)
+	}
+	return changed
+}
+
+func (s *settings) takeNetwork(now func() *corev1.ConfigMap) (changed bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	network, err := netconfig.NewConfigFromConfigMap(now())
+	if err != nil {
+		return false, err
+	}
 	before := s.internalTLS
 	s.internalTLS = network.SystemInternalTLSEnabled()
-	return before != s.internalTLS
+	return before != s.internalTLS, nil
 }
 
 // setAuthorities collects the certificates of authorities anew and reports whether they changed: those in the ConfigMaps that are marked
 // as trust bundles, and the one in the Secret of the certificates that the activator shows.
 func (s *settings) setAuthorities() bool {
-	found, err := s.bundles()
+	changed, faults, err := s.takeAuthorities()
 	if err != nil {
 		s.log.Error("reading trust bundles; what they were stays", "error", err)
-		return false
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	changed := !bytes.Equal(found, s.authorities)
-	s.authorities = found
+	for _, fault := range faults {
+		s.log.Warn("a certificate of an authority cannot be used", "error", fault)
+	}
 	return changed
 }
 
-func (s *settings) bundles() ([]byte, error) {
+func (s *settings) takeAuthorities() (changed bool, faults []error, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	found, err := s.bundles()
+	if err != nil {
+		return false, nil, err
+	}
+	changed = !bytes.Equal(found.pem.Bytes(), s.authorities)
+	s.authorities = found.pem.Bytes()
+	return changed, found.faults, nil
+}
+
+// A bundle is certificates of authorities, and what is wrong with others.
+type bundle struct {
+	pem    bytes.Buffer
+	faults []error
+}
+
+func (s *settings) bundles() (*bundle, error) {
 	marked, err := labels.Parse(networking.TrustBundleLabelKey)
 	if err != nil {
 		return nil, err
@@ -90,29 +122,29 @@ func (s *settings) bundles() ([]byte, error) {
 		return nil, fmt.Errorf("listing ConfigMaps: %w", err)
 	}
 	slices.SortFunc(list, func(a, b *corev1.ConfigMap) int { return strings.Compare(a.Name, b.Name) })
-	var all bytes.Buffer
+	var all bundle
 	for _, cm := range list {
 		for _, key := range slices.Sorted(maps.Keys(cm.Data)) {
-			s.add(&all, "ConfigMap "+cm.Name, []byte(cm.Data[key]))
+			all.add("ConfigMap "+cm.Name, []byte(cm.Data[key]))
 		}
 	}
 	if secret, err := s.secrets.Secrets(s.knative).Get(netconfig.ServingRoutingCertName); err == nil {
-		s.add(&all, "Secret "+secret.Name, secret.Data[netcertificates.CaCertName])
+		all.add("Secret "+secret.Name, secret.Data[netcertificates.CaCertName])
 	}
-	return all.Bytes(), nil
+	return &all, nil
 }
 
-// add writes the certificates in a bundle to all. One that cannot be read does not keep the others from being used.
-func (s *settings) add(all *bytes.Buffer, from string, bundle []byte) {
-	for block, rest := pem.Decode(bundle); block != nil; block, rest = pem.Decode(rest) {
+// add takes over the certificates in PEM. One that cannot be read does not keep the others from being used.
+func (b *bundle) add(from string, certificates []byte) {
+	for block, rest := pem.Decode(certificates); block != nil; block, rest = pem.Decode(rest) {
 		if block.Type != "CERTIFICATE" {
 			continue
 		}
 		if _, err := x509.ParseCertificate(block.Bytes); err != nil {
-			s.log.Warn("a certificate of an authority cannot be used", "from", from, "error", err)
+			b.faults = append(b.faults, fmt.Errorf("%s: %w", from, err))
 			continue
 		}
-		_ = pem.Encode(all, block) // a buffer takes everything
+		_ = pem.Encode(&b.pem, block) // a buffer takes everything
 	}
 }
 

@@ -47,14 +47,39 @@ func TestAuthoritiesAreThoseOfAllBundles(t *testing.T) {
 	if _, got := s.forObjects(); got != nil {
 		t.Errorf("without TLS inside the system the authorities are %q, want none", got)
 	}
-	if changed := s.setNetwork(&corev1.ConfigMap{Data: map[string]string{"system-internal-tls": "enabled"}}); !changed || !s.systemInternalTLS() {
+	if changed := s.setNetwork(networkWith("enabled")); !changed || !s.systemInternalTLS() {
 		t.Errorf("setNetwork() = %t and systemInternalTLS() = %t, want true", changed, s.systemInternalTLS())
 	}
 	want := bytes.Join([][]byte{first, second, third}, nil)
 	if _, got := s.forObjects(); !bytes.Equal(got, want) {
 		t.Errorf("the authorities are %q, want %q", got, want)
 	}
-	if changed := s.setNetwork(&corev1.ConfigMap{Data: map[string]string{"system-internal-tls": "perhaps"}}); changed || !s.systemInternalTLS() {
+	if changed := s.setNetwork(networkWith("perhaps")); changed || !s.systemInternalTLS() {
 		t.Error("a wrong config-network changed what was in force, want it left alone")
+	}
+}
+
+func TestSettingsAreLookedUpWhileNobodyElseTakesThemOver(t *testing.T) {
+	s := &settings{log: slog.New(slog.DiscardHandler)}
+	looked := 0
+	look := func() *corev1.ConfigMap {
+		looked++
+		if s.mu.TryLock() {
+			s.mu.Unlock()
+			t.Error("a ConfigMap is looked up without the lock: what another took over since may be overwritten with it")
+		}
+		return nil
+	}
+	s.setDefaults(look)
+	s.setNetwork(look)
+	if looked != 2 {
+		t.Errorf("ConfigMaps were looked up %d times, want 2", looked)
+	}
+}
+
+// networkWith returns what returns config-network with that word for TLS inside the system.
+func networkWith(internalTLS string) func() *corev1.ConfigMap {
+	return func() *corev1.ConfigMap {
+		return &corev1.ConfigMap{Data: map[string]string{"system-internal-tls": internalTLS}}
 	}
 }

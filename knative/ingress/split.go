@@ -90,6 +90,7 @@ func (t *translation) known(of *v1alpha1.IngressBackend) (backend.Name, backend.
 // activator have their own.
 func (t *translation) upstream(b backend.Backend) proxy.Upstream {
 	u := proxy.Upstream{Protocol: b.Protocol, ConnectTimeout: connectTimeout, IdleTimeout: -1}
+	u.NoLocal = b.ExternalName != "" // its owner may let it lead anywhere
 	if b.Protocol == proxy.ProtocolTLS {
 		u.ServerNames = b.ServerNames
 	}

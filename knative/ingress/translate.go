@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -68,7 +69,9 @@ func (t *translation) translate() error {
 		}
 	}
 	for i := range t.Ingress.Spec.TLS {
-		t.certificate(&t.Ingress.Spec.TLS[i])
+		if err := t.certificate(&t.Ingress.Spec.TLS[i]); err != nil {
+			return fmt.Errorf("tls %d: %w", i+1, err)
+		}
 	}
 	return nil
 }
@@ -108,6 +111,7 @@ func isExternal(v v1alpha1.IngressVisibility) (bool, error) {
 func probesOf(hosts []string, external bool, hash string) Probes {
 	p := Probes{Local: make(map[string]string, len(hosts))}
 	for _, host := range hosts {
+		p.Wildcards = p.Wildcards || strings.HasPrefix(host, "*.")
 		p.Local[host] = hash
 	}
 	if external {
@@ -223,14 +227,29 @@ func equalRevisions(a, b endpoint.Revision) bool {
 	return a.Name == b.Name && a.Weight == b.Weight && a.Relayed == b.Relayed
 }
 
-// certificate lists the secret of a part of spec.tls; one without hosts is for all hosts of the rules.
-func (t *translation) certificate(s *v1alpha1.IngressTLS) {
+// certificate lists the secret of a part of spec.tls for those of its hosts that the object serves; one without hosts is for all of them.
+// A Secret of another namespace is refused: who may write Ingress objects in one may not use the keys of all.
+func (t *translation) certificate(s *v1alpha1.IngressTLS) error {
 	c := Certificate{Namespace: cmp.Or(s.SecretNamespace, t.Ingress.Namespace), Secret: s.SecretName}
-	for _, host := range s.Hosts {
-		c.Hosts = append(c.Hosts, canonicalHost(host))
+	if c.Namespace != t.Ingress.Namespace {
+		return fmt.Errorf("secret %s/%s: expected one of the Ingress' own namespace", c.Namespace, c.Secret)
 	}
-	if len(c.Hosts) == 0 {
-		c.Hosts = slices.Sorted(maps.Keys(t.program.Probes.Local))
+	own := slices.Sorted(maps.Keys(t.program.Probes.Local))
+	c.Hosts = own
+	if len(s.Hosts) > 0 {
+		c.Hosts = slices.DeleteFunc(own, func(host string) bool { return !covered(host, s.Hosts) })
 	}
-	t.program.Certificates = append(t.program.Certificates, c)
+	if len(c.Hosts) > 0 {
+		t.program.Certificates = append(t.program.Certificates, c)
+	}
+	return nil
+}
+
+// covered reports whether a host is among the names of a certificate, of which a wildcard stands for one label.
+func covered(host string, names []string) bool {
+	_, parent, _ := strings.Cut(host, ".")
+	return slices.ContainsFunc(names, func(name string) bool {
+		name = canonicalHost(name)
+		return name == host || parent != "" && name == "*."+parent
+	})
 }

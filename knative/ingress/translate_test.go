@@ -165,6 +165,9 @@ func viewUpstream(u proxy.Upstream) string {
 	if u.RootCAs != nil {
 		text += " by own authorities"
 	}
+	if u.NoLocal {
+		text += ", elsewhere"
+	}
 	return text
 }
 

@@ -55,7 +55,7 @@ func (c command) run(ctx context.Context) error {
 		return err
 	}
 	var program *ingress.Controller
-	certificates := &proxy.CertificateSet{}
+	certificates := &proxy.CertificateSet{Strict: true}
 	options := node.Options{
 		State: c.State, Log: log,
 		Source:       sourceFunc(func(ctx context.Context, _ *endpoint.Table) error { return program.Run(ctx) }),
