@@ -50,7 +50,7 @@ var alone = []string{"test/soak", "test/bench", "examples/counter"}
 var homes = map[string][]string{
 	"github.com/redis/rueidis":      {"redis"},
 	"github.com/prometheus/":        {"telemetry"},
-	"go.opentelemetry.io/":          {"telemetry"},
+	"go.opentelemetry.io/":          {"telemetry", "knative"}, // Serving's chain of handlers takes its providers
 	"github.com/alecthomas/kong":    {"cmd/limpet", "knative/cmd"},
 	"sigs.k8s.io/yaml":              {"config", "knative", "kube"},
 	"go.yaml.in/yaml/":              {"config"},

@@ -1,0 +1,133 @@
+package activator
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"k8s.io/apimachinery/pkg/types"
+	activatorhandler "knative.dev/serving/pkg/activator/handler"
+	"knative.dev/serving/pkg/queue"
+
+	"github.com/limpet-project/limpet/affinity"
+	"github.com/limpet-project/limpet/endpoint"
+	"github.com/limpet-project/limpet/router"
+)
+
+// maxWaiting bounds the requests of one revision that wait, as Serving's own Throttler does.
+const maxWaiting = 10_000
+
+// A throttler finds the place of each request: at the pod of its session, at any pod of a revision whose pods have a limit, and by
+// Serving's own Throttler otherwise.
+type throttler struct {
+	source *Source
+	table  *endpoint.Table
+	peers  *Peers // nil if nothing is forwarded
+	stock  activatorhandler.Throttler
+	queues queues
+	views  sync.Map // of *view, by types.NamespacedName
+}
+
+var _ activatorhandler.Throttler = (*throttler)(nil)
+
+// Try implements Serving's Throttler.
+func (t *throttler) Try(ctx context.Context, revision types.NamespacedName, function func(string, bool) error) error {
+	trip := tripOf(ctx)
+	switch {
+	case trip == nil:
+	case trip.forwarded != nil:
+		return t.tryForwarded(ctx, revision, trip, function)
+	case trip.take():
+		return t.tryPicked(ctx, revision, trip, function)
+	default:
+		if limit, known := t.limit(revision); known && limit > 0 {
+			return t.trySpread(ctx, revision, trip, function)
+		}
+	}
+	return t.stock.Try(ctx, revision, function)
+}
+
+// limit returns what a pod of the revision may have at once, 0 for no limit, and whether the table has the revision.
+func (t *throttler) limit(key types.NamespacedName) (int, bool) {
+	if _, listed := t.source.index.Load().revisions[key]; !listed {
+		return 0, false
+	}
+	r, err := t.source.revision(key)
+	if err != nil {
+		return 0, false
+	}
+	return int(r.Spec.GetContainerConcurrency()), true
+}
+
+// tryPicked enters where affinity decided. If it can decide no longer, because all revisions of the Route went meanwhile, the request goes
+// where it would have gone without.
+func (t *throttler) tryPicked(ctx context.Context, key types.NamespacedName, trip *trip, function func(string, bool) error) (err error) {
+	trip.outcome = endpoint.OutcomeUnknown
+	defer func() { trip.done(err) }()
+	err = t.queues.wait(key, func() error { return trip.pick.Enter(ctx) })
+	switch {
+	case errors.Is(err, endpoint.ErrBusy) && trip.pick.Key().Scope.Kind == affinity.KindFlow:
+		return t.trySpread(ctx, key, trip, function) // a flow is bound to no pod
+	case errors.Is(err, affinity.ErrNoRevision), errors.Is(err, affinity.ErrNoEndpoint), errors.Is(err, router.ErrUnknownService):
+		return t.stock.Try(ctx, key, function)
+	case err != nil:
+		return trip.busy(err)
+	}
+	trip.place = pickedPlace{trip.pick}
+	return function(trip.pick.Address(), false)
+}
+
+// busy makes of a pod's being at its limit what Serving answers 503 to, and says when to come again.
+func (t *trip) busy(err error) error {
+	if !errors.Is(err, endpoint.ErrBusy) {
+		return err
+	}
+	t.answer.Set("Retry-After", "1") // as Limpet's gateways say
+	t.answer.Set(headerReason, "busy")
+	return busyError{}
+}
+
+// A busyError is a pod's being at its limit.
+type busyError struct{}
+
+// Error returns what the client is told.
+func (busyError) Error() string { return endpoint.ErrBusy.Error() }
+
+// Is reports whether target is what Serving's handler answers 503 to.
+func (busyError) Is(target error) bool { return target == queue.ErrRequestQueueFull }
+
+// queues counts the requests of each revision that wait. The zero queues works.
+type queues struct {
+	mu      sync.Mutex
+	waiting map[types.NamespacedName]int
+}
+
+// wait does what may wait, unless too many do already.
+func (q *queues) wait(key types.NamespacedName, do func() error) error {
+	if !q.join(key) {
+		return queue.ErrRequestQueueFull
+	}
+	defer q.leave(key)
+	return do()
+}
+
+func (q *queues) join(key types.NamespacedName) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.waiting[key] >= maxWaiting {
+		return false
+	}
+	if q.waiting == nil {
+		q.waiting = make(map[types.NamespacedName]int)
+	}
+	q.waiting[key]++
+	return true
+}
+
+func (q *queues) leave(key types.NamespacedName) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.waiting[key]--; q.waiting[key] == 0 {
+		delete(q.waiting, key)
+	}
+}
