@@ -50,7 +50,8 @@ func startPair(t *testing.T) *pair {
 	return p
 }
 
-// sharedStore is the configuration of a gateway that keeps its bindings in the Redis at addr.
+// sharedStore is the configuration of a gateway that keeps its bindings in the Redis at addr. Its timeout is one that a machine beside
+// other work does not exceed by itself.
 func sharedStore(secret, addr string, replicas nodetest.Upstreams) string {
 	return fmt.Sprintf(`
 listeners: [{name: web, address: "127.0.0.1:0"}]
@@ -58,7 +59,7 @@ admin: {address: "127.0.0.1:0"}
 accessLog: {file: "off"}
 debuggers: [127.0.0.0/8]
 secrets: {digestFile: %q}
-store: {redis: {addresses: ["%s"]}}
+store: {redis: {addresses: ["%s"], timeout: 1s}}
 services:
   - name: demo
     affinity: {}

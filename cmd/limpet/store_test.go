@@ -18,7 +18,7 @@ func TestGatewayWithAnotherDigestSecretIsNotReady(t *testing.T) {
 	configuration := func() string {
 		secret := t.TempDir() + "/digest.key"
 		limpetRun(t, "keys", "digest", secret)
-		return fmt.Sprintf("secrets: {digestFile: %q}\nstore: {redis: {addresses: [%q]}}\n", secret, redis.Addr()) + replica.service()
+		return fmt.Sprintf("secrets: {digestFile: %q}\nstore: {redis: {addresses: [%q], timeout: 1s}}\n", secret, redis.Addr()) + replica.service()
 	}
 	first := serve(t, configuration())
 	nodetest.Eventually(t, "the first gateway's secret is in the store", func() bool {
