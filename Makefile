@@ -74,9 +74,9 @@ cluster-down: ## End it; nothing is left
 	$(CLUSTER) down $(CLUSTER_FLAGS)
 
 .PHONY: images
-images: ## Write container images of limpet, the Knative ingress and the examples into bin/images, as OCI archives
-	$(CLUSTER) archive -to $(CURDIR)/bin/images \
-		./cmd/limpet ./knative/cmd/limpet-knative-ingress ./examples/counter ./examples/stickyrev
+images: ## Write container images of every command and of the examples into bin/images, as OCI archives
+	$(CLUSTER) archive -to $(CURDIR)/bin/images ./cmd/limpet ./knative/cmd/limpet-knative-ingress ./knative/cmd/limpet-activator \
+		./examples/counter ./examples/stickyrev
 
 .PHONY: conformance
 conformance: redis-server ## Run Knative's conformance tests of ingresses on a real cluster, as root
