@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/limpet-project/limpet/knative/policy"
 )
 
 // Protects against prototype defect 45: what held a connection for long was not a request like others.
@@ -44,7 +46,7 @@ func TestAnUpgradedConnectionHoldsItsPlaceAtThePod(t *testing.T) {
 	}()
 	all[0].eventually("a second request waits at the owner of the pod", func() bool {
 		for _, a := range all {
-			s := a.table.Snapshot(serviceName(keyOfRoute(), ""))
+			s := a.table.Snapshot(policy.ServiceName(keyOfRoute().Namespace, keyOfRoute().Name, ""))
 			if e := s.Revision("demo-00001").Pool.Endpoint(home); a.peers.counts(home) && a.table.Load(e).InFlight == 2 {
 				return true
 			}

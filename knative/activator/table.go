@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -19,6 +18,7 @@ import (
 
 	"github.com/limpet-project/limpet/affinity"
 	"github.com/limpet-project/limpet/endpoint"
+	"github.com/limpet-project/limpet/knative/policy"
 )
 
 // A table is what follows from one Route: which services it has, and which hosts are whose. It is immutable.
@@ -57,7 +57,7 @@ func newTable(r *v1.Route, policy *affinity.Policy, rules rules) (*table, error)
 
 // add lists the service of a tag. Revisions without a share are not in it.
 func (t *table) add(tag string, shares map[string]int, rules rules) {
-	s := endpoint.Service{Name: serviceName(t.route, tag), Retain: time.Duration(t.policy.Retain)}
+	s := endpoint.Service{Name: policy.ServiceName(t.route.Namespace, t.route.Name, tag), Retain: time.Duration(t.policy.Retain)}
 	for _, name := range slices.Sorted(maps.Keys(shares)) {
 		if shares[name] > 0 {
 			failed := rules.failed(types.NamespacedName{Namespace: t.route.Namespace, Name: name})
@@ -68,16 +68,6 @@ func (t *table) add(tag string, shares map[string]int, rules rules) {
 		t.services = append(t.services, s)
 		t.names[tag] = s.Name
 	}
-}
-
-// serviceName returns the name of the service of a Route's default traffic, or of that of a tag: as ingress.ServiceName does, whose package
-// is not imported because it brings an informer of Ingress objects to whoever starts all that there are.
-func serviceName(route types.NamespacedName, tag string) affinity.ServiceName {
-	name := affinity.ServiceName{Namespace: route.Namespace, Name: route.Name}
-	if tag != "" {
-		name.Name += "/" + url.PathEscape(tag)
-	}
-	return name
 }
 
 // tagsOf returns the tags of a Route, sorted.

@@ -12,7 +12,6 @@ import (
 
 	"github.com/limpet-project/limpet/affinity"
 	"github.com/limpet-project/limpet/endpoint"
-	"github.com/limpet-project/limpet/knative/ingress"
 )
 
 // tableOf makes a table with affinity, in which demo-00009 has failed.
@@ -29,16 +28,6 @@ func tableOf(t *testing.T, r *v1.Route) *table {
 		t.Fatalf("newTable() = %v", err)
 	}
 	return made
-}
-
-// Both may serve one Route: a session has one name.
-func TestServicesAreNamedAsTheIngressNamesThem(t *testing.T) {
-	for _, tag := range []string{"", "blue", "v1.2", "a/b", "latest ü"} {
-		want := ingress.ServiceName(shop, "demo", tag)
-		if got := serviceName(types.NamespacedName{Namespace: shop, Name: "demo"}, tag); got != want {
-			t.Errorf("serviceName(%q) = %v, want %v", tag, got, want)
-		}
-	}
 }
 
 // Protects against prototype defects 26 and 29: percent, and what had failed, were not looked at.

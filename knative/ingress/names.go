@@ -12,6 +12,8 @@ import (
 	"knative.dev/networking/pkg/http/header"
 	"knative.dev/networking/pkg/ingress"
 	servingapi "knative.dev/serving/pkg/apis/serving"
+
+	"github.com/limpet-project/limpet/knative/policy"
 )
 
 // acmeChallenge is where an authority fetches the proof that it wants of a domain's owner (RFC 8555, 8.3): by HTTP, without TLS, and
@@ -65,9 +67,9 @@ func (c claim) serviceName(route, tag string) string {
 	if c.tag != "" {
 		tag = c.tag
 	}
-	name := route
-	if tag != "" || c.path != "/" {
-		name += "/" + url.PathEscape(tag)
+	name := policy.ServiceName("", route, tag).Name
+	if c.path != "/" && tag == "" {
+		name += "/"
 	}
 	if c.path != "/" {
 		name += c.path
