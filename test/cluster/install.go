@@ -9,6 +9,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/limpet-project/limpet/test/cluster/activator"
 	"github.com/limpet-project/limpet/test/cluster/image"
 	"github.com/limpet-project/limpet/test/cluster/ingress"
 	"github.com/limpet-project/limpet/test/cluster/kube"
@@ -17,6 +18,9 @@ import (
 
 // IngressPackage is the main package of the ingress.
 const IngressPackage = "./knative/cmd/limpet-knative-ingress"
+
+// ActivatorPackage is the main package of the activator.
+const ActivatorPackage = "./knative/cmd/limpet-activator"
 
 // limpetPackage is the command line, which makes the keys.
 const limpetPackage = "./cmd/limpet"
@@ -27,14 +31,46 @@ func (a *Artifacts) ingressSource(ctx context.Context) (ingress.Source, []image.
 	if err != nil {
 		return ingress.Source{}, nil, err
 	}
+	source, redis, err := a.storeSource(ctx)
+	source.Image = made.Reference
+	return source, []image.Image{made, redis}, err
+}
+
+// storeSource makes what an installation with a store needs, and the image of Redis, which is not loaded.
+func (a *Artifacts) storeSource(ctx context.Context) (ingress.Source, image.Image, error) {
 	redis, err := a.Redis()
 	if err != nil {
-		return ingress.Source{}, nil, err
+		return ingress.Source{}, redis, err
 	}
 	limpet, err := a.Program(ctx, limpetPackage)
-	return ingress.Source{
-		Manifests: filepath.Join(a.root, "deploy"), Image: made.Reference, RedisImage: redis.Reference, Limpet: limpet,
-	}, []image.Image{made, redis}, err
+	return ingress.Source{Manifests: filepath.Join(a.root, "deploy"), RedisImage: redis.Reference, Limpet: limpet}, redis, err
+}
+
+// activatorSource makes what an installation of the activator needs, and the images, which are not loaded.
+func (a *Artifacts) activatorSource(ctx context.Context) (activator.Source, []image.Image, error) {
+	made, err := a.Image(ctx, ActivatorPackage)
+	if err != nil {
+		return activator.Source{}, nil, err
+	}
+	source, redis, err := a.storeSource(ctx)
+	return activator.Source{Source: source, Activator: made.Reference}, []image.Image{made, redis}, err
+}
+
+// InstallActivator puts Limpet's activator, or again Serving's, in its place for this test and those after it, and returns when it is
+// ready. The binary's [Needs] name the activator.
+func (e *Env) InstallActivator(o activator.Options) {
+	e.t.Helper()
+	source, images, err := e.artifacts.activatorSource(e.t.Context())
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	for _, i := range images {
+		e.Load(i)
+	}
+	e.t.Cleanup(func() { e.reportPods(activator.Namespace, activator.Deployment) })
+	if err := activator.Install(e.t.Context(), e.Client, source, o); err != nil {
+		e.t.Fatalf("installing the activator: %v", err)
+	}
 }
 
 // InstallIngress installs the ingress for this test and those after it, or changes what is installed, and returns when it is ready.
@@ -48,22 +84,25 @@ func (e *Env) InstallIngress(o ingress.Options) {
 	for _, i := range images {
 		e.Load(i)
 	}
-	e.t.Cleanup(e.reportIngress)
+	e.t.Cleanup(func() { e.reportPods(ingress.Namespace, "") })
 	if err := ingress.Install(e.t.Context(), e.Client, source, o); err != nil {
 		e.t.Fatalf("installing the ingress: %v", err)
 	}
 }
 
-// reportIngress shows what the ingress logged if the test failed.
-func (e *Env) reportIngress() {
+// reportPods shows what the pods of a deployment logged if the test failed, those of all of a namespace without a name.
+func (e *Env) reportPods(namespace, app string) {
 	if !e.t.Failed() {
 		return
 	}
-	ctx := context.WithoutCancel(e.t.Context())
-	in := e.In(ingress.Namespace)
-	pods, err := in.CoreV1().Pods(in.Namespace).List(ctx, metav1.ListOptions{})
+	ctx, selector := context.WithoutCancel(e.t.Context()), metav1.ListOptions{}
+	if app != "" {
+		selector.LabelSelector = "app=" + app
+	}
+	in := e.In(namespace)
+	pods, err := in.CoreV1().Pods(namespace).List(ctx, selector)
 	if err != nil {
-		e.t.Logf("listing the pods of %s: %v", in.Namespace, err)
+		e.t.Logf("listing the pods of %s: %v", namespace, err)
 		return
 	}
 	for i := range pods.Items {

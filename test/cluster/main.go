@@ -34,6 +34,8 @@ type Needs struct {
 	Tests []string
 	// Ingress says that tests use [Env.InstallIngress].
 	Ingress bool
+	// Activator says that tests use [Env.InstallActivator].
+	Activator bool
 }
 
 // Main is for TestMain: os.Exit(cluster.Main(m, cluster.Knative)). It is [MainWith] for tests that need a tier and images.
@@ -98,7 +100,13 @@ func prepare(ctx context.Context, needs Needs, progress io.Writer) error {
 	}
 	packages, programs := slices.Clone(needs.Images), slices.Clone(needs.Programs)
 	if needs.Ingress {
-		packages, programs = append(packages, IngressPackage), append(programs, limpetPackage)
+		packages = append(packages, IngressPackage)
+	}
+	if needs.Activator {
+		packages = append(packages, ActivatorPackage)
+	}
+	if needs.Ingress || needs.Activator {
+		programs = append(programs, limpetPackage)
 		if _, err := a.Redis(); err != nil {
 			return err
 		}

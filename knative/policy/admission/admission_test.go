@@ -34,7 +34,7 @@ const perObject = 10_000_000
 // admissionPolicy compiles the ValidatingAdmissionPolicy of deploy/, as the API server does.
 func admissionPolicy(t testing.TB) validating.Validator {
 	t.Helper()
-	text, err := os.ReadFile("../../../deploy/knative/policy.yaml")
+	text, err := os.ReadFile("../../../deploy/base/policy.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -133,7 +133,7 @@ func TestEveryManifestIsOfItsType(t *testing.T) {
 
 func TestEveryFileIsUsed(t *testing.T) {
 	used := map[string]bool{filepath.Join(deploy, "activator", "deployment.yaml"): true} // a patch for Serving's own
-	for _, dir := range []string{"activator", "knative", "knative-redis", "redis"} {
+	for _, dir := range []string{"activator", "base", "knative", "knative-redis", "redis"} {
 		dir = filepath.Join(deploy, dir)
 		k := decode(t, filepath.Join(dir, "kustomization.yaml"))[0].(*kustomization)
 		names := slices.Clone(k.Resources)

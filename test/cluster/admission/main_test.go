@@ -29,7 +29,7 @@ func TestMain(m *testing.M) { os.Exit(cluster.Main(m, cluster.Knative)) }
 // installPolicy applies the admission policy for the time of a test, and returns when it is in force.
 func installPolicy(t *testing.T, e *cluster.Env) {
 	t.Helper()
-	text, err := os.ReadFile(deploy + "/knative/policy.yaml")
+	text, err := os.ReadFile(deploy + "/base/policy.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -64,7 +64,7 @@ func Install(ctx context.Context, c *kube.Client, s Source, o Options) error {
 	if err != nil {
 		return err
 	}
-	if err := s.makeSecrets(ctx, c); err != nil {
+	if err := s.MakeSecrets(ctx, c); err != nil {
 		return err
 	}
 	if err := c.ApplyObjects(ctx, Namespace, objects); err != nil {
@@ -89,20 +89,13 @@ func Install(ctx context.Context, c *kube.Client, s Source, o Options) error {
 // patience is how long a deployment may take on a slow or busy machine.
 const patience = 3 * time.Minute
 
-// render returns the objects of the manifests, as kubectl apply -k would apply them, with images that the node has.
+// render returns the objects of the manifests with images that the node has.
 func (s Source) render(ctx context.Context, o Options) ([]*unstructured.Unstructured, error) {
-	dir := filepath.Join(s.Manifests, "knative")
+	name := "knative"
 	if o.Redis {
-		dir = filepath.Join(s.Manifests, "knative-redis")
+		name = "knative-redis"
 	}
-	var stderr bytes.Buffer
-	cmd := exec.CommandContext(ctx, "kubectl", "kustomize", dir)
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		return nil, fmt.Errorf("rendering %s: %w: %s", dir, err, stderr.Bytes())
-	}
-	objects, err := kube.Objects(out)
+	objects, err := Render(ctx, filepath.Join(s.Manifests, name))
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +104,7 @@ func (s Source) render(ctx context.Context, o Options) ([]*unstructured.Unstruct
 			s.adapt(object, o)
 		}
 		if object.GetKind() == "ConfigMap" && len(o.Set) > 0 {
-			if err := configure(object, o.Set); err != nil {
+			if err := Configure(object, o.Set); err != nil {
 				return nil, err
 			}
 		}
@@ -119,11 +112,23 @@ func (s Source) render(ctx context.Context, o Options) ([]*unstructured.Unstruct
 	return objects, nil
 }
 
+// Render returns the objects of a folder of manifests, as kubectl apply -k would apply them.
+func Render(ctx context.Context, dir string) ([]*unstructured.Unstructured, error) {
+	var stderr bytes.Buffer
+	cmd := exec.CommandContext(ctx, "kubectl", "kustomize", dir)
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("rendering %s: %w: %s", dir, err, stderr.Bytes())
+	}
+	return kube.Objects(out)
+}
+
 // configFile is the key of the configuration in its ConfigMap.
 const configFile = "limpet.yaml"
 
-// configure changes fields of the configuration of the ingress, if the ConfigMap holds it.
-func configure(configMap *unstructured.Unstructured, fields map[string]string) error {
+// Configure changes fields of Limpet's configuration by their path, if the ConfigMap holds it. The value "" takes a field away.
+func Configure(configMap *unstructured.Unstructured, fields map[string]string) error {
 	text, found, err := unstructured.NestedString(configMap.Object, "data", configFile)
 	if err != nil || !found {
 		return err
@@ -133,6 +138,10 @@ func configure(configMap *unstructured.Unstructured, fields map[string]string) e
 		return fmt.Errorf("reading %s: %w", configFile, err)
 	}
 	for path, value := range fields {
+		if value == "" {
+			unstructured.RemoveNestedField(config, strings.Split(path, ".")...)
+			continue
+		}
 		if err := unstructured.SetNestedField(config, value, strings.Split(path, ".")...); err != nil {
 			return fmt.Errorf("setting %s of %s: %w", path, configFile, err)
 		}

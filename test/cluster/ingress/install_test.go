@@ -63,7 +63,7 @@ data:
     store: {redis: {addresses: ["redis:6379"]}}
 `)
 	fields := map[string]string{"store.redis.timeout": "1s"}
-	if err := configure(m, fields); err != nil {
+	if err := Configure(m, fields); err != nil {
 		t.Fatal(err)
 	}
 	got, _, _ := unstructured.NestedString(m.Object, "data", configFile)
@@ -72,7 +72,7 @@ data:
 	}
 	other := parse(t, "{apiVersion: v1, kind: ConfigMap, metadata: {name: config-limpet}, data: {affinity: \"on\"}}")
 	before := other.DeepCopy()
-	if err := configure(other, fields); err != nil {
+	if err := Configure(other, fields); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(before.Object, other.Object); diff != "" {

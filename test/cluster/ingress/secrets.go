@@ -17,17 +17,17 @@ import (
 
 // Secrets that the manifests name and do not hold.
 const (
-	keysSecret  = "limpet-keys"
-	redisSecret = "limpet-redis"
+	KeysSecret  = "limpet-keys"
+	RedisSecret = "limpet-redis"
 )
 
-// makeSecrets makes the namespace and the secrets as the manifests' examples say, unless they are there.
-func (s Source) makeSecrets(ctx context.Context, c *kube.Client) error {
+// MakeSecrets makes the namespace and the secrets as the manifests' examples say, unless they are there.
+func (s Source) MakeSecrets(ctx context.Context, c *kube.Client) error {
 	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: Namespace}}
 	if _, err := c.CoreV1().Namespaces().Create(ctx, ns, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
 		return fmt.Errorf("making namespace %s: %w", Namespace, err)
 	}
-	_, err := c.CoreV1().Secrets(Namespace).Get(ctx, keysSecret, metav1.GetOptions{})
+	_, err := c.CoreV1().Secrets(Namespace).Get(ctx, KeysSecret, metav1.GetOptions{})
 	if err == nil {
 		return nil
 	}
@@ -42,7 +42,7 @@ func (s Source) makeSecrets(ctx context.Context, c *kube.Client) error {
 	for _, secret := range []struct {
 		name string
 		data map[string][]byte
-	}{{redisSecret, password}, {keysSecret, keys}} { // the keys last: with them all is there
+	}{{RedisSecret, password}, {KeysSecret, keys}} { // the keys last: with them all is there
 		o := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: secret.name}, Data: secret.data}
 		if _, err := c.CoreV1().Secrets(Namespace).Create(ctx, o, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
 			return fmt.Errorf("making secret %s: %w", secret.name, err)
