@@ -47,16 +47,16 @@ func (g *gate) enter(ctx context.Context, wait time.Duration, maxQueue int) erro
 	return g.enterLimited(ctx, wait, maxQueue)
 }
 
-// enterLimited takes a place at once if nobody waits for one, else at the end of the queue.
+// enterLimited takes a place at once if nobody waits for one, else at the end of the queue. A request whose context has ended gets none.
 func (g *gate) enterLimited(ctx context.Context, wait time.Duration, maxQueue int) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	if g.queued.Load() == 0 && g.take() {
 		return nil
 	}
 	if wait <= 0 {
 		return ErrBusy
-	}
-	if err := ctx.Err(); err != nil {
-		return err
 	}
 	w, err := g.join(maxQueue)
 	if err != nil {

@@ -324,3 +324,18 @@ func TestNoPlaceIsLostWhenWaitersComeAndGo(t *testing.T) {
 		mustAcquire(t, table, e)
 	}
 }
+
+func TestARequestWhoseContextHasEndedGetsNoPlace(t *testing.T) {
+	table := limited(Options{}, 1, 1)
+	e := endpointOf(table, demo1, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, wait := range []time.Duration{0, time.Minute} {
+		if err := table.Acquire(ctx, e, wait); !errors.Is(err, context.Canceled) {
+			t.Errorf("Acquire() with an ended context, waiting %v, = %v, want %v", wait, err, context.Canceled)
+		}
+	}
+	if load := table.Load(e); load.InFlight != 0 {
+		t.Errorf("requests in flight afterwards = %d, want none", load.InFlight)
+	}
+}

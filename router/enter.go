@@ -3,6 +3,7 @@ package router
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/limpet-project/limpet/affinity"
@@ -33,11 +34,11 @@ func (p *Pick) spill(ctx context.Context) error {
 		return ErrUnknownService
 	}
 	once := p.decide
-	once.Avoid = append([]string(nil), p.decide.Avoid...)
 	once.SessionMemory = affinity.Memory{Target: p.decision.Target, Made: once.Now}
 	once.FlowMemory = affinity.Memory{Target: affinity.Target{Revision: p.decision.Target.Revision}, Made: once.Now}
 	for {
-		once.Avoid = append(once.Avoid, p.decision.Target.Endpoint)
+		p.spilled = append(p.spilled, p.decision.Target.Endpoint)
+		once.Avoid = slices.Concat(p.decide.Avoid, p.spilled)
 		d, err := affinity.Decide(p.req.Policy, snap, once)
 		if err != nil || d.Endpoint == nil {
 			return endpoint.ErrBusy

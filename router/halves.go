@@ -58,3 +58,23 @@ func (p *Pick) entered(err error) error {
 	}
 	return err
 }
+
+// Spill gives up the place at the endpoint, which turned out to be full where all its requests are counted, and takes one elsewhere in the
+// revision for this request only: at once, or it returns endpoint.ErrBusy. The binding stays, and the reason is overflow.
+func (p *Pick) Spill(ctx context.Context) error {
+	p.r.flights.remove(p)
+	p.leave(endpoint.OutcomeUnknown)
+	err := p.spill(ctx)
+	p.renewStart()
+	return err
+}
+
+// Adopt notes that the data plane has found a place itself, at an endpoint of the chosen revision, for a request that is bound to no
+// endpoint. It stands for Enter and Another; the place is the data plane's to give back.
+func (p *Pick) Adopt(e *affinity.Endpoint) {
+	p.r.flights.remove(p)
+	p.leave(endpoint.OutcomeUnknown)
+	p.decision.Endpoint, p.decision.Target.Endpoint = e, e.Name
+	p.decide.Now = time.Now()
+	p.renewStart()
+}

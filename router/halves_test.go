@@ -95,3 +95,48 @@ func TestEnterLeavesARevisionThatMayNotBeChosenAnyLonger(t *testing.T) {
 	}
 	pick.Done(endpoint.OutcomeOK)
 }
+
+func TestSpillAfterEnterKeepsTheBindingAndTriesEachEndpointOnce(t *testing.T) {
+	g := limited(t)
+	p := policy(t, affinity.Policy{Session: &affinity.SessionAffinity{Overflow: affinity.OverflowSpill}})
+	m := from("K-Session", "alice")
+	home, _ := g.visit(t, p, m)
+	pick := g.choose(t, p, m)
+	if err := pick.Enter(t.Context()); err != nil || pick.Target() != home {
+		t.Fatalf("Enter() = %v at %v, want nil at %v", err, pick.Target(), home)
+	}
+	seen := map[string]bool{home.Endpoint: true}
+	for range 2 {
+		if err := pick.Spill(t.Context()); err != nil || seen[pick.Target().Endpoint] || pick.Reason() != affinity.ReasonOverflow {
+			t.Errorf("Spill() = %v at %v, %v, want nil at an endpoint other than %v, overflow", err, pick.Target(), pick.Reason(), seen)
+		}
+		seen[pick.Target().Endpoint] = true
+	}
+	if err := pick.Spill(t.Context()); !errors.Is(err, endpoint.ErrBusy) {
+		t.Errorf("Spill() when each was tried = %v, want %v", err, endpoint.ErrBusy)
+	}
+	pick.Done(endpoint.OutcomeUnknown)
+	if got, reason := g.visit(t, p, m); got != home || reason != affinity.ReasonBound {
+		t.Errorf("afterwards = %v, %v, want %v, bound", got, reason, home)
+	}
+}
+
+func TestAdoptRenewsWhatTheRequestUsesAndTakesNoPlace(t *testing.T) {
+	g := newGateway(t, binding.NewMemory(binding.MemoryOptions{}))
+	g.fill(100)
+	p := policy(t, affinity.Policy{Session: &affinity.SessionAffinity{}, Revision: &affinity.RevisionAffinity{}})
+	pick := g.choose(t, p, from("K-Revision", "f-1"))
+	endpoints := g.table.Snapshot(demo).Revision("demo-00001").Pool.Endpoints
+	for i := range endpoints {
+		e := &endpoints[i]
+		pick.Adopt(e)
+		if load := g.table.Load(e); load.InFlight != 0 || pick.Target().Endpoint != e.Name || pick.Address() != e.Address || !pick.flight.listed {
+			t.Errorf("Adopt(%s): %d requests in flight, at %v, %s, renewed %t, want none, that endpoint, true",
+				e.Name, load.InFlight, pick.Target(), pick.Address(), pick.flight.listed)
+		}
+	}
+	pick.Done(endpoint.OutcomeOK)
+	if pick.flight.listed {
+		t.Error("after Done the pick is renewed still")
+	}
+}

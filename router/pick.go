@@ -30,6 +30,7 @@ type Pick struct {
 	spent    time.Duration // of the store timeout
 	unbound  bool          // nothing more can be remembered for this request
 	full     bool          // because the store takes no more bindings
+	spilled  []string      // endpoints that were full
 	placed   bool          // holds a place at decision.Endpoint
 	flight   flight        // in the list of requests in flight
 }
@@ -94,8 +95,13 @@ func (r *Router) checkTag(req *Request) error {
 // noAffinity is the policy of a route without one; it is never written.
 var noAffinity affinity.Policy
 
-// Address returns the host:port to connect to. It changes with Another.
-func (p *Pick) Address() string { return p.decision.Endpoint.Address }
+// Address returns the host:port to connect to, "" if there is no endpoint. It changes with Another.
+func (p *Pick) Address() string {
+	if p.decision.Endpoint == nil {
+		return ""
+	}
+	return p.decision.Endpoint.Address
+}
 
 // Target returns the revision and endpoint chosen. It changes with Another.
 func (p *Pick) Target() affinity.Target { return p.decision.Target }

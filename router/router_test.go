@@ -258,6 +258,9 @@ func TestNoEndpointLeftIsAnErrorAndNotALoop(t *testing.T) {
 	if !errors.Is(err, affinity.ErrNoEndpoint) {
 		t.Errorf("Another() after three endpoints = %v, want ErrNoEndpoint", err)
 	}
+	if got := pick.Address(); got != "" {
+		t.Errorf("Address() without an endpoint = %q, want none", got)
+	}
 	pick.Done(endpoint.OutcomeFailed)
 }
 
