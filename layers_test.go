@@ -52,7 +52,7 @@ var homes = map[string][]string{
 	"github.com/prometheus/":        {"telemetry"},
 	"go.opentelemetry.io/":          {"telemetry", "knative"}, // Serving's chain of handlers takes its providers
 	"github.com/alecthomas/kong":    {"cmd/limpet", "knative/cmd"},
-	"sigs.k8s.io/yaml":              {"config", "knative", "kube"},
+	"sigs.k8s.io/yaml":              {"config", "knative", "kube", "lab"},
 	"go.yaml.in/yaml/":              {"config"},
 	"github.com/invopop/jsonschema": {"config"},
 	"golang.org/x/net/":             {"proxy"},
@@ -62,6 +62,7 @@ var homes = map[string][]string{
 	"sigs.k8s.io/":                  {"knative", "kube"},
 	"knative.dev/":                  {"knative"},
 	"go.uber.org/zap":               {"knative"},
+	"gonum.org/v1/":                 {"lab"},
 	"mvdan.cc/gofumpt":              {"tools"},
 	"honnef.co/go/tools":            {"tools"},
 	"golang.org/x/perf":             {"tools"},

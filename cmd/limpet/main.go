@@ -32,6 +32,7 @@ type commands struct {
 	Drain    drainCommand    `cmd:"" help:"Take an endpoint out of service, keeping its sessions until a deadline."`
 	Keys     keysCommand     `cmd:"" help:"Make and rotate the secrets that gateways share."`
 	Version  versionCommand  `cmd:"" help:"Print the version."`
+	Clientip clientipCommand `cmd:"" name:"clientip" help:"Read, predict and explain kube-proxy's affinity to client addresses."`
 	Counter  counterCommand  `cmd:"" hidden:"" passthrough:"" help:"Run one replica of the demonstration service."`
 }
 
