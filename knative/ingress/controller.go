@@ -32,7 +32,7 @@ import (
 // Component is the name under which the controller records events and is elected.
 const Component = "limpet-knative-ingress"
 
-// Options are what a Controller works with. Every member but Election and ActivatorAffinity is needed.
+// Options are what a Controller works with. Every member but Election, ActivatorAffinity and Plain is needed.
 type Options struct {
 	Kubernetes kubernetes.Interface
 	Networking networkingclient.Interface
@@ -48,6 +48,9 @@ type Options struct {
 	Election *leaderelection.ComponentConfig
 	// ActivatorAffinity says that Limpet's activators run: they keep the sessions of revisions that they stay in the path of.
 	ActivatorAffinity bool
+	// Plain leaves affinity to the activators: no Ingress has a policy, and requests for a revision go by the activator as long as it is in
+	// the path of that.
+	Plain bool
 
 	// The data plane of this replica.
 	Table           *endpoint.Table
@@ -113,6 +116,7 @@ func (c *Controller) makeImpl() {
 	}
 	c.kind = &kind{
 		programmer: c.programmer, settings: c.settings, certificates: c.certificates, prober: c.prober, notices: c.notices,
+		plain:     c.o.Plain,
 		balancers: balancers{public: c.balancer(c.o.Service), private: c.balancer(c.o.LocalService)},
 	}
 	lister := c.watches.ingressLister()

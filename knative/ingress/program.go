@@ -22,6 +22,9 @@ type Object struct {
 	Tags map[string]string
 	// RootCAs, in PEM, vouch for backends that are spoken to by TLS; nil is the system's.
 	RootCAs []byte
+	// Relayed has all requests for each revision go by the activator as long as it is in the path of that, even where a pod could be
+	// reached.
+	Relayed bool
 }
 
 // A Program is what Ingress objects become: what the table lists, what the gateways serve by, and who answers probes. It is plain

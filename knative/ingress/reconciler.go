@@ -16,6 +16,9 @@ import (
 	"knative.dev/networking/pkg/status"
 	"knative.dev/pkg/controller"
 	"knative.dev/pkg/reconciler"
+
+	"github.com/limpet-project/limpet/affinity"
+	"github.com/limpet-project/limpet/knative/policy"
 )
 
 // Class is the class of the Ingress objects that are Limpet's.
@@ -32,6 +35,7 @@ type kind struct {
 	prober       prober
 	notices      *notices
 	balancers    balancers
+	plain        bool // without affinity, which is the activators'
 }
 
 // prober is what is asked of a *status.Prober.
@@ -102,18 +106,28 @@ func (k *kind) forget(key types.NamespacedName) {
 // affinity.
 func (k *kind) program(i *v1alpha1.Ingress) error {
 	defaults, authorities := k.settings.forObjects()
-	wanted, wrong := defaults.Policy(i.Annotations)
+	wanted, wrong := k.policy(i, defaults)
 	tags, err := tagsOf(i)
 	if err != nil {
 		return err
 	}
-	err = k.programmer.Set(Object{Ingress: i, Policy: wanted, Tags: tags, RootCAs: authorities})
+	err = k.programmer.Set(Object{Ingress: i, Policy: wanted, Tags: tags, RootCAs: authorities, Relayed: k.plain})
 	var relayed string
 	if program, good := k.programmer.Program(keyOf(i)); good && wanted != nil && wanted.Session != nil {
 		relayed = relayedRevision(program)
 	}
 	k.notices.set(keyOf(i), wrong, relayed)
 	return err
+}
+
+// policy returns the policy of an Ingress, nil for no affinity, and what is wrong with its annotations: also those that are for the
+// activators.
+func (k *kind) policy(i *v1alpha1.Ingress, defaults policy.Defaults) (*affinity.Policy, error) {
+	wanted, wrong := defaults.Policy(i.Annotations)
+	if k.plain {
+		return nil, wrong
+	}
+	return wanted, wrong
 }
 
 // relayedRevision returns the name of a revision of the program to which requests go by the activator, "" if there is none.

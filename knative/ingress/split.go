@@ -63,7 +63,7 @@ func (t *translation) backend(s *split, of *v1alpha1.IngressBackendSplit, weight
 	if len(s.revisions) == 0 {
 		s.upstream = spoken
 	}
-	s.revisions = append(s.revisions, endpoint.Revision{Name: b.Revision, Weight: weight, Relayed: b.Relayed})
+	s.revisions = append(s.revisions, endpoint.Revision{Name: b.Revision, Weight: weight, Relayed: b.Relayed || t.Relayed})
 	s.backends[b.Revision] = proxy.Backend{Upstream: spoken, SetHeaders: headers}
 	return nil
 }

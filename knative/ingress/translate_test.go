@@ -30,6 +30,7 @@ type scene struct {
 	Policy   *affinity.Policy  `json:"policy"`
 	Tags     map[string]string `json:"tags"`
 	RootCAs  string            `json:"rootCAs"`
+	Relayed  bool              `json:"relayed"`
 	Backends []struct {
 		backend.Name
 		backend.Backend
@@ -37,7 +38,7 @@ type scene struct {
 }
 
 func (s scene) object() Object {
-	o := Object{Ingress: s.Ingress, Policy: s.Policy, Tags: s.Tags}
+	o := Object{Ingress: s.Ingress, Policy: s.Policy, Tags: s.Tags, Relayed: s.Relayed}
 	if s.RootCAs != "" {
 		o.RootCAs = []byte(s.RootCAs)
 	}

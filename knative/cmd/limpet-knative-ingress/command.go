@@ -37,7 +37,8 @@ type command struct {
 	IngressService   string `help:"The Service of the external listeners." default:"limpet"`
 	LocalService     string `help:"The Service of the local listeners." default:"limpet-local"`
 
-	ActivatorAffinity bool `help:"Limpet's activators run: they keep sessions of revisions that they stay in the path of."`
+	Affinity          string `help:"on, or off to leave it to Limpet's activators: requests go by them, as with any ingress." enum:"on,off" default:"on"`
+	ActivatorAffinity bool   `help:"Limpet's activators run: they keep sessions of revisions that they stay in the path of."`
 
 	LeaderElection bool          `help:"Elect a replica that writes status. Without it there must be one replica." default:"true" negatable:""`
 	LeaderBuckets  uint32        `help:"Parts of the Ingress objects that have a leader each." default:"1"`
@@ -77,7 +78,7 @@ func (c command) run(ctx context.Context) error {
 	program = ingress.New(ingress.Options{
 		Kubernetes: clients.kubernetes, Networking: clients.networking, Metadata: clients.metadata,
 		Namespace: c.Namespace, KnativeNamespace: c.KnativeNamespace, Service: c.IngressService, LocalService: c.LocalService,
-		Ports: ports, Election: c.election(), ActivatorAffinity: c.ActivatorAffinity,
+		Ports: ports, Election: c.election(), ActivatorAffinity: c.ActivatorAffinity, Plain: c.Affinity == "off",
 		Table: n.Table(), External: n.Gateway(), Local: n.NewGateway(), Certificates: certificates,
 		Proxy: proxy.Config{TrustedProxies: loaded.TrustedProxies, Debuggers: loaded.Debuggers},
 		Log:   log,

@@ -67,6 +67,7 @@ clusters: [{name: test, cluster: {server: "http://127.0.0.1:1"}}], users: [{name
 	}{
 		{"no configuration", nil},
 		{"no such flag", []string{"--config", good, "--sessions"}},
+		{"neither with affinity nor without", []string{"--config", good, "--kubeconfig", kubeconfig, "--affinity", "perhaps"}},
 		{"no cluster", []string{"--config", good}},
 		{"no such kubeconfig", []string{"--config", good, "--kubeconfig", "/no/such/file"}},
 		{"no such configuration", []string{"--config", "/no/such/file", "--kubeconfig", kubeconfig}},
