@@ -55,7 +55,7 @@ func New(ctx context.Context, o Options) (http.Handler, error) {
 	place, transport := o.Stock, o.Transport
 	if o.Source != nil {
 		t := &throttler{source: o.Source, table: o.Table, peers: o.Peers, stock: o.Stock}
-		place, transport = t, &roundTripper{throttler: t, next: o.Transport}
+		place, transport = t, &roundTripper{next: o.Transport}
 	}
 	inner := activatorhandler.New(ctx, place, transport, o.UsePassthroughLb, o.Log, o.TLS, o.Traces, o.Metrics)
 	chain, err := o.counted(inner)
@@ -64,18 +64,15 @@ func New(ctx context.Context, o Options) (http.Handler, error) {
 	}
 	chain = o.inContext(ctx, chain)
 	if o.Source != nil {
-		chain = &affine{
-			source: o.Source, router: o.Router, trust: o.Trust, watch: o.Observer, peers: o.Peers,
-			next: chain, owner: o.inContext(ctx, inner),
-		}
+		chain = &affine{source: o.Source, router: o.Router, trust: o.Trust, watch: o.Observer, next: chain}
 	}
 	chain = otelhttp.NewHandler(chain, "handle", otelhttp.WithTracerProvider(o.Traces), otelhttp.WithMeterProvider(o.Metrics))
+	chain = o.Peers.Handler(chain)
 	chain = netprobe.NewHandler(&activatorhandler.ProbeHandler{NextHandler: chain})
 	return &activatorhandler.HealthHandler{HealthCheck: o.Health, NextHandler: chain, Logger: o.Log}, nil
 }
 
-// counted wraps what serves a request in what bounds its time, tells the autoscaler of it and writes it down. A request that another
-// activator forwards has all this there.
+// counted wraps what serves a request in what bounds its time, tells the autoscaler of it and writes it down.
 func (o Options) counted(next http.Handler) (http.Handler, error) {
 	next = handler.NewTimeoutHandler(next, "activator request timeout", timeouts, o.Log)
 	next = o.Reporter.Handler(next)

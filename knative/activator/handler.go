@@ -20,9 +20,8 @@ import (
 
 // Headers of ours. What begins so and comes from a client is removed.
 const (
-	prefix        = "Limpet-"
-	headerReason  = "Limpet-Reason"
-	headerForward = "Limpet-Forward" // with a seal in a request, and what became of it in the answer
+	prefix       = "Limpet-"
+	headerReason = "Limpet-Reason"
 )
 
 // An affine handler stands in front of Serving's: it settles the revision of a request that has a session or a flow.
@@ -31,21 +30,12 @@ type affine struct {
 	router *router.Router
 	trust  affinity.Trust
 	watch  proxy.Observer // nil is none
-	peers  *Peers         // nil if nothing is forwarded
 	next   http.Handler
-	owner  http.Handler // serves what other activators forward
 }
 
 // ServeHTTP implements http.Handler.
 func (h *affine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	t := &trip{answer: w.Header()}
-	if sealed := r.Header.Get(headerForward); sealed != "" && h.peers != nil {
-		claim, err := h.peers.seal.open(sealed, time.Now())
-		if t.local = err != nil; err == nil {
-			h.forwarded(w, r, t, claim)
-			return
-		}
-	}
 	strip(r.Header)
 	if err := h.choose(t, r); err != nil {
 		refuse(w, err)
@@ -53,15 +43,6 @@ func (h *affine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	defer t.end()
 	h.next.ServeHTTP(w, r.WithContext(t.in(r.Context())))
-}
-
-// forwarded serves what another activator sent here for its place to be counted.
-func (h *affine) forwarded(w http.ResponseWriter, r *http.Request, t *trip, c claim) {
-	strip(r.Header)
-	t.forwarded, t.local = &c, true
-	r.Header.Set(serving.RevisionHeaderNamespace, c.Namespace)
-	r.Header.Set(serving.RevisionHeaderName, c.Revision)
-	h.owner.ServeHTTP(w, r.WithContext(t.in(r.Context())))
 }
 
 // strip removes what only Limpet says.
@@ -97,7 +78,10 @@ func (h *affine) choose(t *trip, r *http.Request) error {
 		return nil
 	}
 	r.Header.Set(serving.RevisionHeaderName, key.Name)
-	t.pick, t.wait = pick, queueTimeout(s.policy, pick)
+	t.pick, t.overflow, t.wait = pick, affinity.OverflowWait, untilCanceled
+	if session := s.policy.Session; session != nil && pick.Key().Scope.Kind == affinity.KindSession {
+		t.overflow, t.wait = session.Overflow, time.Duration(session.QueueTimeout)
+	}
 	if h.watch != nil {
 		t.seen = look(h.watch, r, s.service)
 	}
@@ -120,17 +104,6 @@ func (h *affine) scope(namespace string, r *http.Request) (scope, bool) {
 
 // untilCanceled is the wait of a request that waits as long as its client does.
 const untilCanceled = 24 * time.Hour
-
-// queueTimeout returns how long a request may wait for its place where it is counted.
-func queueTimeout(p *affinity.Policy, pick *router.Pick) time.Duration {
-	switch {
-	case p.Session == nil || pick.Key().Scope.Kind != affinity.KindSession:
-		return untilCanceled
-	case p.Session.Overflow == affinity.OverflowReject:
-		return 0
-	}
-	return time.Duration(p.Session.QueueTimeout)
-}
 
 // fault returns what of an error concerns the client. What this activator does not know is no reason to refuse a request.
 func fault(err error) error {

@@ -60,6 +60,8 @@ type cluster struct {
 	ctx      context.Context
 	pods     map[string]*pod // by UID
 	observer proxy.Observer  // of activators that begin; nil is none
+
+	activating []*activator // all that have begun
 }
 
 func newCluster(t *testing.T) *cluster {
@@ -162,6 +164,12 @@ func (p *pod) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		case <-r.Context().Done():
 		}
 	}
+	if d, err := time.ParseDuration(r.Header.Get("Last")); err == nil {
+		select {
+		case <-time.After(d):
+		case <-r.Context().Done():
+		}
+	}
 	if r.Header.Get("Upgrade") != "" {
 		echo(w)
 		return
@@ -173,7 +181,7 @@ func (p *pod) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Leaked", name)
 		}
 	}
-	w.Header().Set("Limpet-Forward", forwardGone) // what a pod says of this means nothing
+	w.Header().Set(headerReason, "forged") // what a pod says of this means nothing
 	w.Header().Set("Pod", p.uid)
 	w.Header().Set("Protocol", r.Proto)
 	w.Header().Set("Cookies", r.Header.Get("Cookie"))
@@ -189,9 +197,6 @@ func echo(w http.ResponseWriter) {
 	io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
 	io.Copy(conn, conn)
 }
-
-// keyOfRoute names the Route.
-func keyOfRoute() types.NamespacedName { return types.NamespacedName{Namespace: shop, Name: "demo"} }
 
 // pod starts pods of a revision and lists them.
 func (c *cluster) pod(revision string, uids ...string) {
@@ -252,17 +257,19 @@ func quiet(ctx context.Context) context.Context { return withLogger(ctx, zap.New
 type activator struct {
 	c      *cluster
 	name   string
+	store  binding.Store
 	table  *endpoint.Table
 	source *Source
 	peers  *Peers
 	server *http.Server
+	conns  *conns
 	stock  activatorhandler.Throttler
 	url    string
 	stats  atomic.Int64 // requests that the autoscaler was told of first
 	stop   func()
 }
 
-// activators starts some that share a store and, if there are several, forward to each other.
+// activators starts some that share a store and, if there are several, ask each other.
 func (c *cluster) activators(store binding.Store, names ...string) []*activator {
 	c.Helper()
 	var all []*activator
@@ -281,16 +288,17 @@ func (c *cluster) activator(store binding.Store, name string, several bool) *act
 	c.Helper()
 	digester, err := affinity.NewDigester([]byte("0123456789abcdef0123456789abcdef"))
 	c.must(err)
-	a := &activator{c: c, name: name, table: endpoint.NewTable(endpoint.Options{})}
+	a := &activator{c: c, name: name, store: store, conns: new(conns), table: endpoint.NewTable(endpoint.Options{})}
 	r := router.New(router.Options{Endpoints: a.table, Store: store, Keys: affinity.Keyer{Digester: digester}, Tokens: newTokens(c.T)})
 	a.source = NewSource(SourceOptions{
 		Table: a.table, Routes: fakeroutes.Get(c.ctx).Informer(), Revisions: fakerevisions.Get(c.ctx).Informer(),
 		Services: fakeservices.Get(c.ctx).Informer(), Slices: fakeslices.Get(c.ctx).Informer(),
 	})
 	if several {
-		a.peers = NewPeers(PeersOptions{
+		a.peers = newPeers(PeersOptions{
 			Slices: fakeslices.Get(c.ctx).Informer(), Namespace: "knative-serving", Service: "activator-service", PodName: name, Digester: digester,
-		})
+		}, patient)
+		a.peers.transport.DialContext = a.conns.dial
 	}
 	transport := network.NewProxyAutoTransport(100, 100)
 	ctx, cancel := context.WithCancel(c.ctx)
@@ -324,13 +332,84 @@ func (c *cluster) activator(store binding.Store, name string, several bool) *act
 	c.must(err)
 	a.serve(h)
 	a.stop = sync.OnceFunc(func() {
-		a.server.Close()
+		a.kill()
 		cancel()
 		parts.Wait()
 	})
 	c.Cleanup(a.stop)
+	c.activating = append(c.activating, a)
 	a.eventually("the activator has synchronised", a.table.Synced)
 	return a
+}
+
+// patient are the bounds of activators in tests: a machine that has other things to do makes nobody count as away.
+var patient = bounds{answer: time.Minute, dial: time.Minute, ping: time.Minute}
+
+// kill ends an activator as SIGKILL does: it says nothing to anybody from one moment on, and is listed still.
+func (a *activator) kill() {
+	a.conns.sever()
+	a.server.Close()
+}
+
+// Conns are all connections between an activator and others: those of its listener, of which an http.Server loses sight if they are of
+// HTTP/2, and those by which it asks.
+type conns struct {
+	net.Listener
+	mu   sync.RWMutex // held for reading while something is sent
+	open []net.Conn
+	dead bool
+}
+
+// A mortal conn sends nothing once its activator is dead.
+type mortal struct {
+	net.Conn
+	of *conns
+}
+
+func (c mortal) Write(b []byte) (int, error) {
+	c.of.mu.RLock()
+	defer c.of.mu.RUnlock()
+	if c.of.dead {
+		return 0, net.ErrClosed
+	}
+	return c.Conn.Write(b)
+}
+
+func (l *conns) add(c net.Conn) net.Conn {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.dead {
+		c.Close()
+	}
+	l.open = append(l.open, c)
+	return mortal{c, l}
+}
+
+// Accept implements net.Listener.
+func (l *conns) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return l.add(c), nil
+}
+
+func (l *conns) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	c, err := new(net.Dialer).DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	return l.add(c), nil
+}
+
+// sever closes all. Nothing is sent by one of them when another one has closed: who would hear of that end could be answered.
+func (l *conns) sever() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.dead = true
+	for _, c := range l.open {
+		c.Close()
+	}
 }
 
 // serve listens and lists the activator.
@@ -339,7 +418,8 @@ func (a *activator) serve(h http.Handler) {
 	socket, err := net.Listen("tcp", "127.0.0.1:0")
 	a.c.must(err)
 	a.server = network.NewServer("", h)
-	go a.server.Serve(socket)
+	a.conns.Listener = socket
+	go a.server.Serve(a.conns)
 	a.url = "http://" + socket.Addr().String()
 	ip, port := split(a.c.T, socket.Addr().String())
 	s := &discoveryv1.EndpointSlice{
@@ -356,9 +436,9 @@ func (a *activator) serve(h http.Handler) {
 // eventually waits until something is so.
 func (a *activator) eventually(what string, is func() bool) {
 	a.c.Helper()
-	for end := time.Now().Add(10 * time.Second); !is(); time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !is(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(end) {
-			a.c.Fatalf("waited 10s: %s", what)
+			a.c.Fatalf("waited a minute: %s", what)
 		}
 	}
 }

@@ -91,7 +91,7 @@ func (a *activator) remoteSession() (call, string) {
 	return call{}, ""
 }
 
-func TestAForwardedRequestIsReportedWhereItCameIn(t *testing.T) {
+func TestARequestIsReportedWhereItCameIn(t *testing.T) {
 	c := newCluster(t)
 	c.revision("demo-00001", 2)
 	c.pod("demo-00001", "pod-a", "pod-b", "pod-c", "pod-d", "pod-e", "pod-f")
@@ -149,10 +149,10 @@ func TestAClientsClaimIsRemoved(t *testing.T) {
 	}
 	foreign, err := affinity.NewDigester([]byte("another secret of thirty-two bytes"))
 	c.must(err)
-	forged := newSealer(foreign).seal(claim{Namespace: shop, Revision: "demo-00001", Pod: "pod-a"}, time.Now())
+	forged := newSealer(foreign).seal(claim{Ask: askPlace, From: "activator-1", Pod: "pod-a", Limit: 2}, time.Now())
 	for _, value := range []string{"x", "", ".", forged} {
 		one := session("session-1")
-		one.header["Limpet-Forward"], one.header["Limpet-Debug"] = value, "1"
+		one.path, one.header[headerPlace], one.header["Limpet-Debug"] = placePath, value, "1"
 		for _, a := range all {
 			if got := a.get(one); got != "pod-a" {
 				t.Errorf("with the claim %q = %s, want pod-a", value, got)
@@ -222,6 +222,7 @@ func TestAFullPodIsAnswered503WhereThePolicyRejects(t *testing.T) {
 	for _, a := range all {
 		a.knows("demo-00001", 1)
 		a.get(session("session-1"))
+		a.free("pod-a") // so that the next one finds it free
 	}
 	held := session("session-1")
 	held.header["Hold"] = "1"
@@ -233,7 +234,7 @@ func TestAFullPodIsAnswered503WhereThePolicyRejects(t *testing.T) {
 	all[0].eventually("pod-a is busy", func() bool { return c.pods["pod-a"].inFlight.Load() == 1 })
 	for _, a := range all {
 		got, err := a.send(t.Context(), session("session-1"))
-		if err != nil || got.status != 503 || got.header.Get("Retry-After") != "1" || got.header.Get(headerForward) != "" {
+		if err != nil || got.status != 503 || got.header.Get("Retry-After") != "1" || got.header.Get(headerPlace) != "" {
 			t.Errorf("%s while pod-a is full = %v, %v, %v, want 503, Retry-After and nothing between activators", a.name, got, got.header, err)
 		}
 	}

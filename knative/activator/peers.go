@@ -2,13 +2,16 @@ package activator
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 	"hash/fnv"
 	"net"
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/client-go/tools/cache"
@@ -24,26 +27,46 @@ type PeersOptions struct {
 	Namespace, Service, PodName string
 	// Digester has the secret that all activators share.
 	Digester *affinity.Digester
+	// Roots returns the authorities of which activators have their certificates; nil is no TLS between them.
+	Roots func() *x509.CertPool
 }
 
-// Peers knows the activators and which of them counts the requests at each pod: the one that rendezvous hashing gives it among those that
-// are ready. It is safe for concurrent use. Make one with NewPeers and keep Run running. The nil Peers is an activator that is alone.
+// Peers knows the activators, and which of them counts the requests at each pod with a limit: the one that rendezvous hashing gives it
+// among those that are ready, once it has asked the others how many requests they have there. An activator that counts goes on to until
+// it is asked, so that no limit is exceeded because activators come. It is safe for concurrent use. Make one with NewPeers and keep Run
+// running. The nil Peers is an activator that is alone.
 type Peers struct {
-	o    PeersOptions
-	seal *sealer
-	list atomic.Pointer[[]peer]
+	o         PeersOptions
+	bounds    bounds
+	seal      *sealer
+	transport *http.Transport
+	list      atomic.Pointer[[]peer] // those that are ready
+	known     atomic.Pointer[[]peer] // and those that are not: they may have requests
+	ledger    ledger
+	away      absence
+	tasks     tasks
 }
 
-// A peer is an activator that is ready.
+// A peer is an activator.
 type peer struct {
-	name       string // of its pod
-	http1, h2c string // where it is spoken to by HTTP/1 and by HTTP/2
+	name string // of its pod
+	url  string // where it is asked: scheme, address and port
 }
+
+// Accounts of pods that nobody has sent a request to for so long are forgotten, looked for so often.
+const (
+	forgetAfter = 10 * time.Minute
+	forgetEvery = time.Minute
+)
 
 // NewPeers returns peers that know nobody yet.
-func NewPeers(o PeersOptions) *Peers {
-	p := &Peers{o: o, seal: newSealer(o.Digester)}
+func NewPeers(o PeersOptions) *Peers { return newPeers(o, usualBounds) }
+
+func newPeers(o PeersOptions, b bounds) *Peers {
+	p := &Peers{o: o, bounds: b, seal: newSealer(o.Digester)}
+	p.transport = p.newTransport()
 	p.list.Store(&[]peer{})
+	p.known.Store(&[]peer{})
 	return p
 }
 
@@ -58,36 +81,57 @@ func (p *Peers) Run(ctx context.Context) error {
 		return fmt.Errorf("following the activators: %w", err)
 	}
 	defer func() { _ = p.o.Slices.RemoveEventHandler(registration) }() // it fails for another informer's registration only
-	<-ctx.Done()
-	return nil
+	defer p.transport.CloseIdleConnections()
+	defer p.tasks.end()
+	tick := time.NewTicker(forgetEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case now := <-tick.C:
+			p.ledger.forget(now.Add(-forgetAfter))
+		}
+	}
 }
 
 func (p *Peers) concerns(s *discoveryv1.EndpointSlice) bool {
 	return s.Namespace == p.o.Namespace && s.Labels[discoveryv1.LabelServiceName] == p.o.Service
 }
 
-// look takes over who is ready now. It is called by one goroutine at a time.
+// look takes over who is listed and who is ready now. It is called by one goroutine at a time.
 func (p *Peers) look() {
-	var list []peer
+	var list, known []peer
 	for _, object := range p.o.Slices.GetStore().List() {
 		s, is := object.(*discoveryv1.EndpointSlice)
 		if !is || !p.concerns(s) {
 			continue
 		}
 		for i := range s.Endpoints {
-			if one, ready := peerOf(s, &s.Endpoints[i]); ready {
+			one, usable := p.peerOf(s, &s.Endpoints[i])
+			if !usable {
+				continue
+			}
+			known = append(known, one)
+			if ready := s.Endpoints[i].Conditions.Ready; ready == nil || *ready {
 				list = append(list, one)
 			}
 		}
 	}
-	slices.SortFunc(list, func(a, b peer) int { return strings.Compare(a.name, b.name) })
-	list = slices.CompactFunc(list, func(a, b peer) bool { return a.name == b.name }) // an address family each
+	list, known = eachOnce(list), eachOnce(known)
+	p.known.Store(&known)
 	p.list.Store(&list)
 }
 
-// peerOf returns an endpoint as a peer, and whether it can take requests.
-func peerOf(s *discoveryv1.EndpointSlice, e *discoveryv1.Endpoint) (peer, bool) {
-	if len(e.Addresses) == 0 || e.TargetRef == nil || e.Conditions.Ready != nil && !*e.Conditions.Ready {
+// eachOnce sorts peers by name. One that has an address of each family is listed twice.
+func eachOnce(list []peer) []peer {
+	slices.SortFunc(list, func(a, b peer) int { return strings.Compare(a.name, b.name) })
+	return slices.CompactFunc(list, func(a, b peer) bool { return a.name == b.name })
+}
+
+// peerOf returns an endpoint as a peer, and whether it can be spoken to.
+func (p *Peers) peerOf(s *discoveryv1.EndpointSlice, e *discoveryv1.Endpoint) (peer, bool) {
+	if len(e.Addresses) == 0 || e.TargetRef == nil {
 		return peer{}, false
 	}
 	one := peer{name: e.TargetRef.Name}
@@ -96,14 +140,14 @@ func peerOf(s *discoveryv1.EndpointSlice, e *discoveryv1.Endpoint) (peer, bool) 
 			continue
 		}
 		address := net.JoinHostPort(e.Addresses[0], strconv.Itoa(int(*port.Port)))
-		switch *port.Name {
-		case netapi.ServicePortNameHTTP1:
-			one.http1 = address
-		case netapi.ServicePortNameH2C:
-			one.h2c = address
+		switch {
+		case p.o.Roots == nil && *port.Name == netapi.ServicePortNameH2C:
+			one.url = "http://" + address
+		case p.o.Roots != nil && *port.Name == netapi.ServicePortNameHTTPS:
+			one.url = "https://" + address
 		}
 	}
-	return one, one.http1 != "" && one.h2c != ""
+	return one, one.url != ""
 }
 
 // owner returns the activator that counts the requests at a pod, passing over those that could not be reached. It is false if that is this

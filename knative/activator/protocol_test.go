@@ -9,8 +9,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/limpet-project/limpet/knative/policy"
 )
 
 // Protects against prototype defect 45: what held a connection for long was not a request like others.
@@ -46,9 +44,8 @@ func TestAnUpgradedConnectionHoldsItsPlaceAtThePod(t *testing.T) {
 	}()
 	all[0].eventually("a second request waits at the owner of the pod", func() bool {
 		for _, a := range all {
-			s := a.table.Snapshot(policy.ServiceName(keyOfRoute().Namespace, keyOfRoute().Name, ""))
-			if e := s.Revision("demo-00001").Pool.Endpoint(home); a.peers.counts(home) && a.table.Load(e).InFlight == 2 {
-				return true
+			if _, waiting := a.peers.ledger.state(home); waiting == 1 {
+				return a.peers.counts(home)
 			}
 		}
 		return false
@@ -59,7 +56,7 @@ func TestAnUpgradedConnectionHoldsItsPlaceAtThePod(t *testing.T) {
 	}
 }
 
-func TestHTTP2IsForwardedAsSuch(t *testing.T) {
+func TestHTTP2GoesToThePodAsSuch(t *testing.T) {
 	c := newCluster(t)
 	c.revision("demo-00001", 2)
 	c.pod("demo-00001", "pod-a", "pod-b", "pod-c", "pod-d")

@@ -12,11 +12,15 @@ import (
 	"github.com/limpet-project/limpet/affinity"
 )
 
-// A claim is what an activator says of a request that it forwards. Only activators can make one: its seal has a key that they share.
+// A claim is what an activator asks of another one. Only activators can make one: its seal has a key that they share.
 type claim struct {
-	Namespace, Revision string
-	Pod                 string
-	Wait                time.Duration // for a place, where it is counted
+	Ask       string // askPlace, askTake, or "" for what Namespace says
+	From      string // the activator that asks
+	Namespace string
+	Pod       string
+	Limit     int           // of the pod
+	Term      uint64        // in which the activator that asks to count will
+	Wait      time.Duration // for a place
 }
 
 // validity is how long a claim counts, and how far the clocks of activators may be apart.
@@ -29,14 +33,15 @@ type sealer struct{ key []byte }
 // so no key of a session is made in that scope.
 func newSealer(d *affinity.Digester) *sealer {
 	scope := affinity.Scope{Service: affinity.ServiceName{Namespace: "limpet/activator", Name: "forward"}}
-	key := d.Key(scope, "seal of claims, version 1")
+	key := d.Key(scope, "seal of claims, version 2")
 	return &sealer{key: key.Digest[:]}
 }
 
 // seal returns what c is in a header.
 func (s *sealer) seal(c claim, now time.Time) string {
 	text := strings.Join([]string{
-		strconv.FormatInt(now.Add(validity).Unix(), 10), strconv.FormatInt(int64(c.Wait), 10), c.Namespace, c.Revision, c.Pod,
+		strconv.FormatInt(now.Add(validity).Unix(), 10), strconv.FormatInt(int64(c.Wait), 10), strconv.Itoa(c.Limit), strconv.FormatUint(c.Term, 10),
+		c.Ask, c.From, c.Namespace, c.Pod,
 	}, "\n")
 	return base64.RawURLEncoding.EncodeToString([]byte(text)) + "." + base64.RawURLEncoding.EncodeToString(s.sum(text))
 }
@@ -62,14 +67,18 @@ func (s *sealer) open(sealed string, now time.Time) (claim, error) {
 		return claim{}, errSeal
 	}
 	fields := strings.Split(string(text), "\n")
-	if len(fields) != 5 {
+	if len(fields) != 8 {
 		return claim{}, errSeal
 	}
 	end, err1 := strconv.ParseInt(fields[0], 10, 64)
 	wait, err2 := strconv.ParseInt(fields[1], 10, 64)
+	limit, err3 := strconv.Atoi(fields[2])
+	term, err4 := strconv.ParseUint(fields[3], 10, 64)
 	left := time.Unix(end, 0).Sub(now)
-	if err1 != nil || err2 != nil || left < 0 || left > 2*validity {
+	if err1 != nil || err2 != nil || err3 != nil || err4 != nil || left < 0 || left > 2*validity {
 		return claim{}, errSeal
 	}
-	return claim{Namespace: fields[2], Revision: fields[3], Pod: fields[4], Wait: time.Duration(wait)}, nil
+	return claim{
+		Wait: time.Duration(wait), Limit: limit, Term: term, Ask: fields[4], From: fields[5], Namespace: fields[6], Pod: fields[7],
+	}, nil
 }

@@ -21,7 +21,7 @@ func newTestSealer(t *testing.T, secret string) *sealer {
 func TestASealHoldsForAShortTimeAndForThoseWhoShareTheSecret(t *testing.T) {
 	s, other := newTestSealer(t, strings.Repeat("a", 32)), newTestSealer(t, strings.Repeat("b", 32))
 	now := time.Unix(1_800_000_000, 0)
-	want := claim{Namespace: shop, Revision: "demo-00001", Pod: "6f0c1d52", Wait: 10 * time.Second}
+	want := claim{Ask: askPlace, From: "activator-1", Pod: "6f0c1d52", Limit: 10, Term: 7, Wait: 10 * time.Second}
 	sealed := s.seal(want, now)
 	for _, tt := range []struct {
 		name   string
@@ -57,7 +57,7 @@ func FuzzOpen(f *testing.F) {
 	}
 	s := newSealer(d)
 	now := time.Unix(1_800_000_000, 0)
-	good := s.seal(claim{Namespace: shop, Revision: "demo-00001", Pod: "6f0c1d52"}, now)
+	good := s.seal(claim{Ask: askTake, From: "activator-1", Pod: "6f0c1d52"}, now)
 	f.Add(good)
 	f.Add("a.b")
 	f.Fuzz(func(t *testing.T, sealed string) {
@@ -72,7 +72,7 @@ func TestEveryPodHasOneOwnerAndFewChangeIt(t *testing.T) {
 	list := func(n int) {
 		var peers []peer
 		for i := range n {
-			peers = append(peers, peer{name: fmt.Sprintf("activator-%d", i+1), http1: "x", h2c: "x"})
+			peers = append(peers, peer{name: fmt.Sprintf("activator-%d", i+1), url: "http://x"})
 		}
 		all.list.Store(&peers)
 	}

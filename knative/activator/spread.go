@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"net/http"
 	"slices"
 	"time"
 
@@ -11,60 +12,94 @@ import (
 
 	"github.com/limpet-project/limpet/affinity"
 	"github.com/limpet-project/limpet/endpoint"
+	"github.com/limpet-project/limpet/router"
 )
 
-// patience is how long a request that any pod may serve waits in the queue of one before it looks at the others again.
-const patience = 50 * time.Millisecond
+// How long a request that any pod may serve waits at one before it looks at the others again: a little where this activator counts, longer
+// where that costs a question to another one, of which it asks so many at most at a time.
+const (
+	patience    = 50 * time.Millisecond
+	farPatience = time.Second
+	maxFar      = 4
+)
 
-// trySpread takes a place at any pod of a revision whose pods have a limit. Those of this activator come first, so that it is counted here.
-func (t *throttler) trySpread(ctx context.Context, key types.NamespacedName, trip *trip, function func(string, bool) error) error {
-	var e *affinity.Endpoint
-	trip.wait = untilCanceled
-	err := t.queues.wait(key, func() (err error) {
-		e, err = t.enterAny(ctx, key, "")
-		return err
-	})
-	if err != nil {
-		return trip.busy(err)
-	}
-	place := &podPlace{name: key.Name, e: e}
-	place.next = func(ctx context.Context, not string) (*affinity.Endpoint, error) {
-		if len(t.candidates(key, not)) == 0 {
-			return nil, affinity.ErrNoEndpoint
-		}
-		next, err := t.enterAny(ctx, key, not)
-		if err == nil {
-			t.table.Release(place.e, endpoint.OutcomeFailed)
-		}
-		return next, err
-	}
-	trip.place, trip.outcome = place, endpoint.OutcomeUnknown
-	defer func() { t.table.Release(place.e, trip.outcome) }()
-	return function(place.address(), false)
+// A pod place is one at any pod of a revision whose pods have a limit.
+type podPlace struct {
+	throttler *throttler
+	key       types.NamespacedName
+	limit     int
+	pick      *router.Pick       // of a request that is bound to the revision; nil if it is to nothing
+	e         *affinity.Endpoint // nil: no place yet
+	seat      *seat
 }
 
-// enterAny takes a place at a pod of the revision other than not, waiting for one until ctx ends.
-func (t *throttler) enterAny(ctx context.Context, key types.NamespacedName, not string) (*affinity.Endpoint, error) {
+func (p *podPlace) address() string { return p.e.Address }
+
+func (p *podPlace) editRequest(h http.Header) {
+	if p.pick != nil {
+		p.pick.EditRequest(headers{h})
+	}
+}
+
+func (p *podPlace) editResponse(h http.Header) {
+	if p.pick != nil {
+		p.pick.EditResponse(headers{h})
+	}
+}
+
+func (p *podPlace) leave(o endpoint.Outcome) {
+	if p.e != nil {
+		p.seat.leave()
+		p.throttler.table.Release(p.e, o)
+	}
+}
+
+// another takes a place at another pod, if there is one, before it gives the first up.
+func (p *podPlace) another(ctx context.Context) error {
+	if len(p.throttler.candidates(p.key, p.e.Name)) == 0 {
+		return affinity.ErrNoEndpoint
+	}
+	next := &podPlace{throttler: p.throttler, key: p.key, limit: p.limit, pick: p.pick}
+	if err := next.enter(ctx, p.e.Name); err != nil {
+		return err
+	}
+	p.leave(endpoint.OutcomeFailed)
+	p.e, p.seat = next.e, next.seat
+	return nil
+}
+
+// errUnlisted means that no Route has the revision any longer.
+var errUnlisted = errors.New("the revision is of no Route")
+
+// enter takes a place at a pod of the revision other than not, waiting for one until ctx ends. Those of this activator come first, so that
+// it is counted here.
+func (p *podPlace) enter(ctx context.Context, not string) error {
 	for {
 		if err := ctx.Err(); err != nil {
-			return nil, err
+			return err
 		}
-		changed := t.table.Changed()
-		pods := t.candidates(key, not)
+		changed := p.throttler.table.Changed()
+		pods := p.throttler.candidates(p.key, not)
 		if len(pods) == 0 {
+			if p.throttler.pool(p.key) == nil {
+				return errUnlisted
+			}
 			select {
 			case <-changed:
 			case <-ctx.Done():
-				return nil, ctx.Err()
+				return ctx.Err()
 			}
 			continue
 		}
-		e, err := t.enterOne(ctx, pods)
-		if err == nil || !errors.Is(err, endpoint.ErrBusy) && !errors.Is(err, endpoint.ErrGone) {
-			return e, err
-		}
-		if errors.Is(err, endpoint.ErrGone) {
+		err := p.enterOne(ctx, pods)
+		switch {
+		case err == nil && p.pick != nil:
+			p.pick.Adopt(p.e)
+			return nil
+		case errors.Is(err, endpoint.ErrGone):
 			pause(ctx, changed) // the snapshot is about to say so
+		case !errors.Is(err, endpoint.ErrBusy):
+			return err
 		}
 	}
 }
@@ -81,19 +116,41 @@ func pause(ctx context.Context, changed <-chan struct{}) {
 }
 
 // enterOne takes a free place at one of the pods, or waits a little at the one that has the fewest requests of two.
-func (t *throttler) enterOne(ctx context.Context, pods []*affinity.Endpoint) (*affinity.Endpoint, error) {
-	first := rand.IntN(len(pods))
+func (p *podPlace) enterOne(ctx context.Context, pods []*affinity.Endpoint) error {
+	first, far := rand.IntN(len(pods)), 0
 	for i := range pods {
 		e := pods[(first+i)%len(pods)]
-		if err := t.table.Acquire(ctx, e, 0); err == nil {
-			return e, nil
+		if !p.throttler.peers.counts(e.Name) {
+			if far++; far > maxFar {
+				break
+			}
+		}
+		if err := p.take(ctx, e, 0); err == nil || ctx.Err() != nil {
+			return err
 		}
 	}
 	e, other := pods[first], pods[rand.IntN(len(pods))]
-	if t.table.Load(other).InFlight < t.table.Load(e).InFlight {
+	if p.throttler.table.Load(other).InFlight < p.throttler.table.Load(e).InFlight {
 		e = other
 	}
-	return e, t.table.Acquire(ctx, e, patience)
+	if p.throttler.peers.counts(e.Name) {
+		return p.take(ctx, e, patience)
+	}
+	return p.take(ctx, e, farPatience)
+}
+
+// take takes a place at one pod.
+func (p *podPlace) take(ctx context.Context, e *affinity.Endpoint, wait time.Duration) error {
+	if err := p.throttler.table.Acquire(ctx, e, wait); err != nil {
+		return err
+	}
+	s, err := p.throttler.peers.seat(ctx, e.Name, p.limit, wait)
+	if err != nil {
+		p.throttler.table.Release(e, endpoint.OutcomeUnknown)
+		return err
+	}
+	p.e, p.seat = e, s
+	return nil
 }
 
 // A view is the pods of a revision that take any request, as of one moment. It is immutable.
@@ -156,25 +213,4 @@ func (t *throttler) pool(key types.NamespacedName) *affinity.Pool {
 		return r.Pool
 	}
 	return nil
-}
-
-// tryForwarded takes a place at the pod that another activator asks for. It tells that one, in the answer, if there is none.
-func (t *throttler) tryForwarded(ctx context.Context, key types.NamespacedName, trip *trip, function func(string, bool) error) error {
-	e := t.pool(key).Endpoint(trip.forwarded.Pod)
-	if e == nil {
-		trip.answer.Set(headerForward, forwardGone)
-		return busyError{}
-	}
-	err := t.queues.wait(key, func() error { return t.table.Acquire(ctx, e, trip.forwarded.Wait) })
-	switch {
-	case errors.Is(err, endpoint.ErrGone):
-		trip.answer.Set(headerForward, forwardGone)
-		return busyError{}
-	case err != nil:
-		trip.answer.Set(headerForward, forwardBusy)
-		return trip.busy(err)
-	}
-	trip.place, trip.outcome = &podPlace{name: key.Name, e: e}, endpoint.OutcomeUnknown
-	defer func() { t.table.Release(e, trip.outcome) }()
-	return function(e.Address, false)
 }

@@ -22,7 +22,7 @@ const maxWaiting = 10_000
 type throttler struct {
 	source *Source
 	table  *endpoint.Table
-	peers  *Peers // nil if nothing is forwarded
+	peers  *Peers // nil if this activator is alone
 	stock  activatorhandler.Throttler
 	queues queues
 	views  sync.Map // of *view, by types.NamespacedName
@@ -35,13 +35,11 @@ func (t *throttler) Try(ctx context.Context, revision types.NamespacedName, func
 	trip := tripOf(ctx)
 	switch {
 	case trip == nil:
-	case trip.forwarded != nil:
-		return t.tryForwarded(ctx, revision, trip, function)
 	case trip.take():
 		return t.tryPicked(ctx, revision, trip, function)
 	default:
 		if limit, known := t.limit(revision); known && limit > 0 {
-			return t.trySpread(ctx, revision, trip, function)
+			return t.trySpread(ctx, trip, &podPlace{throttler: t, key: revision, limit: limit}, function)
 		}
 	}
 	return t.stock.Try(ctx, revision, function)
@@ -64,17 +62,38 @@ func (t *throttler) limit(key types.NamespacedName) (int, bool) {
 func (t *throttler) tryPicked(ctx context.Context, key types.NamespacedName, trip *trip, function func(string, bool) error) (err error) {
 	trip.outcome = endpoint.OutcomeUnknown
 	defer func() { trip.done(err) }()
-	err = t.queues.wait(key, func() error { return trip.pick.Enter(ctx) })
+	if limit, known := t.limit(key); known && limit > 0 && trip.pick.Key().Scope.Kind == affinity.KindFlow {
+		err = t.trySpread(ctx, trip, &podPlace{throttler: t, key: key, limit: limit, pick: trip.pick}, function)
+		if !errors.Is(err, errUnlisted) {
+			return err
+		}
+	}
+	place := &pickedPlace{throttler: t, trip: trip, namespace: key.Namespace}
+	defer func() { place.leave() }()
+	err = t.queues.wait(key, func() error { return place.enter(ctx) })
 	switch {
-	case errors.Is(err, endpoint.ErrBusy) && trip.pick.Key().Scope.Kind == affinity.KindFlow:
-		return t.trySpread(ctx, key, trip, function) // a flow is bound to no pod
 	case errors.Is(err, affinity.ErrNoRevision), errors.Is(err, affinity.ErrNoEndpoint), errors.Is(err, router.ErrUnknownService):
 		return t.stock.Try(ctx, key, function)
 	case err != nil:
 		return trip.busy(err)
 	}
-	trip.place = pickedPlace{trip.pick}
-	return function(trip.pick.Address(), false)
+	trip.place = place
+	return function(place.address(), false)
+}
+
+// trySpread takes a place at any pod of a revision whose pods have a limit: that of a request without affinity, or of one whose flow is
+// bound to the revision and to no pod.
+func (t *throttler) trySpread(ctx context.Context, trip *trip, place *podPlace, function func(string, bool) error) error {
+	err := t.queues.wait(place.key, func() error { return place.enter(ctx, "") })
+	switch {
+	case errors.Is(err, errUnlisted) && place.pick == nil:
+		return t.stock.Try(ctx, place.key, function)
+	case err != nil:
+		return trip.busy(err)
+	}
+	trip.place, trip.outcome = place, endpoint.OutcomeUnknown
+	defer func() { place.leave(trip.outcome) }()
+	return function(place.address(), false)
 }
 
 // busy makes of a pod's being at its limit what Serving answers 503 to, and says when to come again.

@@ -2,9 +2,12 @@ package activator
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"sync/atomic"
 	"time"
+
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/limpet-project/limpet/affinity"
 	"github.com/limpet-project/limpet/endpoint"
@@ -15,12 +18,11 @@ import (
 // the RoundTripper goes there. Serving's time-out handler may give up on the inner ones and return before they do, so a pick is ended by
 // whoever has taken it.
 type trip struct {
-	pick      *router.Pick // nil if the request has no affinity
-	seen      *sight       // of that request; nil if nobody is told
-	wait      time.Duration
-	forwarded *claim // not nil if another activator has sent the request here, for it to be counted
-	local     bool   // not to be forwarded
-	answer    http.Header
+	pick     *router.Pick // nil if the request has no affinity
+	seen     *sight       // of that request; nil if nobody is told
+	overflow affinity.Overflow
+	wait     time.Duration // for a place at a pod that is full
+	answer   http.Header
 
 	taken atomic.Bool
 	// What follows is the Throttler's and, while it runs it, the RoundTripper's.
@@ -31,9 +33,6 @@ type trip struct {
 
 // A place is one at a pod that was taken for a request.
 type place interface {
-	// revision, pod and address say where it is.
-	revision() string
-	pod() string
 	address() string
 	// another gives the place up because the pod could not be reached, and takes one at another pod.
 	another(ctx context.Context) error
@@ -70,38 +69,64 @@ func (t *trip) done(err error) {
 }
 
 // A picked place is one that affinity decided.
-type pickedPlace struct{ *router.Pick }
+type pickedPlace struct {
+	throttler *throttler
+	trip      *trip
+	namespace string
+	seat      *seat // where the requests at the pod are counted
+}
 
-func (p pickedPlace) revision() string                  { return p.Target().Revision }
-func (p pickedPlace) pod() string                       { return p.Target().Endpoint }
-func (p pickedPlace) address() string                   { return p.Address() }
-func (p pickedPlace) another(ctx context.Context) error { return p.Another(ctx) }
-func (p pickedPlace) editRequest(h http.Header)         { p.EditRequest(headers{h}) }
-func (p pickedPlace) editResponse(h http.Header)        { p.EditResponse(headers{h}) }
+func (p *pickedPlace) address() string            { return p.trip.pick.Address() }
+func (p *pickedPlace) editRequest(h http.Header)  { p.trip.pick.EditRequest(headers{h}) }
+func (p *pickedPlace) editResponse(h http.Header) { p.trip.pick.EditResponse(headers{h}) }
+func (p *pickedPlace) leave()                     { p.seat.leave() }
+
+// enter takes the place.
+func (p *pickedPlace) enter(ctx context.Context) error {
+	begin, cold := time.Now(), p.trip.pick.Target().Endpoint == ""
+	if err := p.trip.pick.Enter(ctx); err != nil {
+		return err
+	}
+	wait := p.trip.wait
+	if !cold { // else it waited for a pod, not at one
+		wait -= time.Since(begin)
+	}
+	return p.sit(ctx, wait)
+}
+
+func (p *pickedPlace) another(ctx context.Context) error {
+	p.leave()
+	if err := p.trip.pick.Another(ctx); err != nil {
+		return err
+	}
+	return p.sit(ctx, p.trip.wait)
+}
+
+// maxSpills bounds the pods that one request is offered to when its own is full.
+const maxSpills = 64
+
+// grace is what even a request that does not wait waits where its pod is counted: as long as the end of the request before it takes to get
+// there, which may have come by another activator.
+const grace = 25 * time.Millisecond
+
+// sit takes the place where all requests at the pod are counted, or one at another pod if the policy says so.
+func (p *pickedPlace) sit(ctx context.Context, wait time.Duration) (err error) {
+	if p.trip.overflow != affinity.OverflowWait {
+		wait = grace
+	}
+	for range maxSpills {
+		target := p.trip.pick.Target()
+		limit, _ := p.throttler.limit(types.NamespacedName{Namespace: p.namespace, Name: target.Revision})
+		p.seat, err = p.throttler.peers.seat(ctx, target.Endpoint, limit, wait)
+		if !errors.Is(err, endpoint.ErrBusy) || p.trip.overflow != affinity.OverflowSpill {
+			return err
+		}
+		if err := p.trip.pick.Spill(ctx); err != nil {
+			return err
+		}
+	}
+	return endpoint.ErrBusy
+}
 
 // headers are an http.Header as a pick edits it.
 type headers struct{ http.Header }
-
-// A pod place is one at a pod of a revision that has no affinity to the request.
-type podPlace struct {
-	name string
-	e    *affinity.Endpoint
-	next func(ctx context.Context, not string) (*affinity.Endpoint, error) // nil: no other one will do
-}
-
-func (p *podPlace) revision() string         { return p.name }
-func (p *podPlace) pod() string              { return p.e.Name }
-func (p *podPlace) address() string          { return p.e.Address }
-func (p *podPlace) editRequest(http.Header)  {}
-func (p *podPlace) editResponse(http.Header) {}
-
-func (p *podPlace) another(ctx context.Context) error {
-	if p.next == nil {
-		return endpoint.ErrGone
-	}
-	e, err := p.next(ctx, p.e.Name)
-	if err == nil {
-		p.e = e
-	}
-	return err
-}

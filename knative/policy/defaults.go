@@ -32,6 +32,8 @@ const (
 	policyKey   = "policy"
 	drainKey    = "drain-timeout"
 	quotaKey    = "max-quota"
+	loadKey     = "session-load"
+	maxLoadKey  = "session-load-max"
 	exampleKey  = "_example"
 )
 
@@ -49,6 +51,7 @@ type Defaults struct {
 	policy *affinity.Policy // without annotations; nil is the zero Policy with its defaults
 	drain  *time.Duration
 	quota  int // the largest that a policy may have; 0 is the quota of a policy that names none
+	load   SessionLoad
 }
 
 // DrainTimeout returns how long a terminating pod keeps its sessions.
@@ -103,8 +106,13 @@ func (d *Defaults) set(key, value string) config.Problems {
 		return d.setDrain(strings.TrimSpace(value))
 	case quotaKey:
 		return d.setQuota(strings.TrimSpace(value))
+	case loadKey:
+		return setLoad(&d.load.Session, key, strings.TrimSpace(value), maxSessionLoad)
+	case maxLoadKey:
+		return setLoad(&d.load.Pod, key, strings.TrimSpace(value), maxPodLoad)
 	}
-	return problem(place(key), "unknown key, expected one of %s, %s, %s, %s", affinityKey, drainKey, quotaKey, policyKey)
+	known := []string{affinityKey, drainKey, quotaKey, policyKey, loadKey, maxLoadKey}
+	return problem(place(key), "unknown key, expected one of %s", strings.Join(known, ", "))
 }
 
 func (d *Defaults) setAffinity(value string) config.Problems {

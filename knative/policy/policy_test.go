@@ -169,7 +169,7 @@ func TestAWrongConfigMapIsRefused(t *testing.T) {
 		want string
 	}{
 		{"neither on nor off", map[string]string{"affinity": "yes"}, `config-limpet/affinity:1: got "yes", expected on or off`},
-		{"an unknown key", map[string]string{"afinity": "off"}, "config-limpet/afinity: unknown key, expected one of affinity, drain-timeout, max-quota, policy"},
+		{"an unknown key", map[string]string{"afinity": "off"}, "config-limpet/afinity: unknown key, expected one of affinity, drain-timeout, max-quota, policy, session-load, session-load-max"},
 		{"a wrong policy", map[string]string{"policy": "session:\n  mode: glue\n"}, "config-limpet/policy:2: session.mode: "},
 		{"an empty policy", map[string]string{"policy": ""}, "config-limpet/policy: got nothing, expected a policy, {} for the defaults, or off"},
 		{

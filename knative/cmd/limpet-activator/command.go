@@ -32,6 +32,8 @@ type command struct {
 	LimpetNamespace  string `help:"Where config-limpet is." default:"limpet-system"`
 	ActivatorService string `help:"The Service of the activators." default:"activator-service"`
 
+	CostsPerSecond float64 `help:"On how many pods the activator that leads writes what their end costs, in a second at most." default:"5"`
+
 	PodName string `help:"The name of this pod." env:"POD_NAME" required:""`
 	PodIP   string `name:"pod-ip" help:"The address of this pod." env:"POD_IP" required:""`
 

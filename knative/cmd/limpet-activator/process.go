@@ -14,6 +14,8 @@ import (
 	"knative.dev/pkg/client/injection/kube/informers/discovery/v1/endpointslice"
 	configmapinformer "knative.dev/pkg/configmap/informer"
 	"knative.dev/pkg/controller"
+	"knative.dev/pkg/injection/clients/namespacedkube/informers/core/v1/configmap"
+	"knative.dev/pkg/injection/clients/namespacedkube/informers/core/v1/secret"
 	"knative.dev/pkg/logging"
 	"knative.dev/pkg/logging/logkey"
 	"knative.dev/pkg/network"
@@ -57,7 +59,8 @@ type process struct {
 	settings     *activatorconfig.Store
 	node         *node.Node
 	source       *activator.Source // nil if affinity is not possible here
-	peers        *activator.Peers  // nil if nothing is forwarded
+	peers        *activator.Peers  // nil if this activator counts for itself
+	upkeep       *upkeep
 	parts        sync.WaitGroup
 }
 
@@ -123,11 +126,12 @@ func (p *process) startAffinity(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	source = activator.NewSource(activator.SourceOptions{
+	options := activator.SourceOptions{
 		Table: p.node.Table(), Routes: route.Get(ctx).Informer(), Revisions: revision.Get(ctx).Informer(),
 		Services: service.Get(ctx).Informer(), Slices: endpointslice.Get(ctx).Informer(),
 		SystemInternalTLS: p.certificates != nil, Log: log,
-	})
+	}
+	source = activator.NewSource(options)
 	if p.network.MeshCompatibilityMode == netconfig.MeshCompatibilityModeEnabled && !p.network.EnableMeshPodAddressability {
 		log.Error("affinity is off: the mesh does not let pods be addressed; expected enable-mesh-pod-addressability in config-network")
 	} else {
@@ -135,23 +139,24 @@ func (p *process) startAffinity(ctx context.Context) (err error) {
 	}
 	p.maps.Watch(netconfig.ConfigMapName, source.HandleNetwork)
 	p.maps.Watch(apiconfig.FeaturesConfigName, source.HandleFeatures)
-	return p.followDefaults(ctx, source)
+	p.upkeep = p.newUpkeep(ctx, options, log)
+	return p.followDefaults(ctx, source.HandleDefaults, p.upkeep.diagnosis.HandleDefaults)
 }
 
-// newPeers returns the activators that share a secret with this one, nil if there are none that requests may be forwarded to.
+// newPeers returns the activators that share a secret with this one, nil if there is none to share.
 func (p *process) newPeers(ctx context.Context, log *slog.Logger) *activator.Peers {
-	switch {
-	case p.config.Secrets.DigestFile == "":
-		log.Warn("limits of pods are counted by each activator: secrets.digestFile is missing, so requests cannot be forwarded to one that counts for all")
-		return nil
-	case p.certificates != nil:
-		log.Warn("limits of pods are counted by each activator: requests are not forwarded between activators with TLS inside the system")
+	if p.config.Secrets.DigestFile == "" {
+		log.Warn("limits of pods are counted by each activator for itself: secrets.digestFile is missing, by which activators know each other")
 		return nil
 	}
-	return activator.NewPeers(activator.PeersOptions{
+	o := activator.PeersOptions{
 		Slices: endpointslice.Get(ctx).Informer(), Namespace: system.Namespace(), Service: p.ActivatorService, PodName: p.PodName,
 		Digester: p.node.Digester(),
-	})
+	}
+	if p.certificates != nil {
+		o.Roots = activator.Roots(secret.Get(ctx).Lister().Secrets(system.Namespace()), configmap.Get(ctx).Lister().ConfigMaps(system.Namespace()))
+	}
+	return activator.NewPeers(o)
 }
 
 // A sourceFunc is a function as a source of services and endpoints.

@@ -38,20 +38,21 @@ import (
 // autoscalerPort is where the autoscaler takes statistics.
 const autoscalerPort = ":8080"
 
-// followDefaults follows config-limpet, which need not exist.
-func (p *process) followDefaults(ctx context.Context, source *activator.Source) error {
+// followDefaults tells handlers of config-limpet, which need not exist: nil is none.
+func (p *process) followDefaults(ctx context.Context, handlers ...func(*corev1.ConfigMap)) error {
 	factory := informers.NewSharedInformerFactoryWithOptions(kubeclient.Get(ctx), 0, informers.WithNamespace(p.LimpetNamespace),
 		informers.WithTweakListOptions(func(o *metav1.ListOptions) {
 			o.FieldSelector = fields.OneTermEqualSelector("metadata.name", policy.ConfigMap).String()
 		}))
 	informer := factory.Core().V1().ConfigMaps().Informer()
 	take := func(object any) {
-		if cm, is := object.(*corev1.ConfigMap); is {
-			source.HandleDefaults(cm)
+		cm, _ := object.(*corev1.ConfigMap)
+		for _, handle := range handlers {
+			handle(cm)
 		}
 	}
 	if _, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc: take, UpdateFunc: func(_, after any) { take(after) }, DeleteFunc: func(any) { source.HandleDefaults(nil) },
+		AddFunc: take, UpdateFunc: func(_, after any) { take(after) }, DeleteFunc: func(any) { take(nil) },
 	}); err != nil {
 		return fmt.Errorf("following the ConfigMap %s: %w", policy.ConfigMap, err)
 	}
@@ -83,7 +84,8 @@ func (p *process) serve(ctx, sig context.Context) error {
 	if p.peers != nil {
 		p.part(failed, "activators", func() error { return p.peers.Run(inner) })
 	}
-	servers, err := p.listen(h, failed)
+	p.part(failed, "upkeep", func() error { return p.upkeep.run(inner, sig, stats) })
+	servers, err := p.listen(p.upkeep.handler(h), failed)
 	if err != nil {
 		return err
 	}
