@@ -16,7 +16,7 @@ CLUSTER := GOWORK=off $(GO) -C test/cluster run ./cmd/cluster
 
 .PHONY: help
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## Build limpet and the counter into bin/
@@ -89,10 +89,18 @@ walkthrough: redis-server ## Show sticky routing step by step on a real cluster,
 
 .PHONY: reliability
 reliability: redis-server ## Restart everything for five minutes while clients ask, on a real cluster, as root
-	LIMPET_LONG=1 GOWORK=off $(GO) -C test/cluster test -count=1 -v -timeout 60m ./reliability
+	LIMPET_LONG=1 GOWORK=off $(GO) -C test/cluster test -count=1 -v -timeout 60m ./reliability -run NoRequest
+
+.PHONY: activator-reliability
+activator-reliability: redis-server ## Kill and add activators under load for half an hour, on a real cluster, as root
+	LIMPET_LONG=1 GOWORK=off $(GO) -C test/cluster test -count=1 -v -timeout 60m ./reliability -run Activators
+
+.PHONY: serving-suites
+serving-suites: redis-server ## Run Knative's own tests with Serving's activator and with Limpet's, on a real cluster, as root
+	LIMPET_LONG=1 LIMPET_SERVING=both GOWORK=off $(GO) -C test/cluster test -count=1 -v -timeout 180m ./serving
 
 .PHONY: cost
-cost: redis-server ## Measure the processor time of a request through the ingress, on a real cluster, as root
+cost: redis-server ## Measure the processor time of a request through the ingress and the activator, on a real cluster, as root
 	LIMPET_COST=1 GOWORK=off $(GO) -C test/cluster test -count=1 -v -timeout 20m ./cost
 
 .PHONY: cluster-test

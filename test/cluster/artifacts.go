@@ -62,7 +62,14 @@ func (a *Artifacts) Build(ctx context.Context, out io.Writer) error {
 // "./knative/cmd/limpet-knative-ingress"), else of a module in the tool module of Knative
 // ("knative.dev/networking/test/test_images/runtime").
 func (a *Artifacts) Image(ctx context.Context, pkg string) (image.Image, error) {
-	return image.FromGo(ctx, a.cache.Dir, a.source(pkg))
+	if strings.HasPrefix(pkg, ".") {
+		return image.FromGo(ctx, a.cache.Dir, a.source(pkg))
+	}
+	key, err := a.cache.Key(part("knative")) // its modules are pinned, so the package need not be looked at again
+	if err != nil {
+		return image.Image{}, err
+	}
+	return image.FromModule(ctx, a.cache.Dir, a.source(pkg), key)
 }
 
 func (a *Artifacts) source(pkg string) image.Source {

@@ -226,6 +226,16 @@ func (e *Env) TestBinary(pkg string) string {
 	return binary
 }
 
+// KnativeModule returns the folder with the sources of a module of Knative, at the version that the cluster runs.
+func (e *Env) KnativeModule(module string) string {
+	e.t.Helper()
+	dir, err := e.artifacts.cache.Module(e.t.Context(), part("knative"), module)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	return dir
+}
+
 // Program builds a main package or file of the project and returns the binary. The call of [MainWith] names it.
 func (e *Env) Program(pkg string) string {
 	e.t.Helper()

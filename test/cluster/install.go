@@ -90,6 +90,27 @@ func (e *Env) InstallIngress(o ingress.Options) {
 	}
 }
 
+// InstallActivatorBeside makes another Deployment of activators for this test, beside the one that Serving uses.
+func (e *Env) InstallActivatorBeside(name string, o activator.Options) {
+	e.t.Helper()
+	source, images, err := e.artifacts.activatorSource(e.t.Context())
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	for _, i := range images {
+		e.Load(i)
+	}
+	e.t.Cleanup(func() {
+		e.reportPods(activator.Namespace, name)
+		if err := activator.RemoveBeside(context.WithoutCancel(e.t.Context()), e.Client, name); err != nil {
+			e.t.Error(err)
+		}
+	})
+	if err := activator.InstallBeside(e.t.Context(), e.Client, source, name, o); err != nil {
+		e.t.Fatalf("installing %s: %v", name, err)
+	}
+}
+
 // reportPods shows what the pods of a deployment logged if the test failed, those of all of a namespace without a name.
 func (e *Env) reportPods(namespace, app string) {
 	if !e.t.Failed() {

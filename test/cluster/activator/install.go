@@ -207,10 +207,12 @@ func settled(ctx context.Context, c *kube.Client) error {
 	if err != nil {
 		return err
 	}
+	selector := labels.SelectorFromSet(labels.Set{"app": Deployment})
 	if d.Status.ObservedGeneration < d.Generation || d.Status.UpdatedReplicas != *d.Spec.Replicas || d.Status.ReadyReplicas != *d.Spec.Replicas {
-		return fmt.Errorf("%d of %d replicas are updated, %d ready", d.Status.UpdatedReplicas, *d.Spec.Replicas, d.Status.ReadyReplicas)
+		return fmt.Errorf("%d of %d replicas are updated, %d ready%s",
+			d.Status.UpdatedReplicas, *d.Spec.Replicas, d.Status.ReadyReplicas, c.Pods(ctx, Namespace, selector))
 	}
-	pods, err := c.CoreV1().Pods(Namespace).List(ctx, metav1.ListOptions{LabelSelector: labels.Set{"app": Deployment}.String()})
+	pods, err := c.CoreV1().Pods(Namespace).List(ctx, metav1.ListOptions{LabelSelector: selector.String()})
 	if err != nil {
 		return err
 	}

@@ -88,9 +88,19 @@ func (m *moduleDirs) config(module string) string {
 	if m.err != nil {
 		return ""
 	}
-	out, err := goOutput(m.ctx, m.dir, nil, "list", "-m", "-f", "{{.Dir}}", module)
+	dir, err := moduleDir(m.ctx, m.dir, module)
 	m.err = err
-	return filepath.Join(strings.TrimSpace(out), "config")
+	return filepath.Join(dir, "config")
+}
+
+// Module returns the folder with the sources of a module that a part is built from.
+func (c Cache) Module(ctx context.Context, p Part, module string) (string, error) {
+	return moduleDir(ctx, filepath.Join(c.Tools, p.Name), module)
+}
+
+func moduleDir(ctx context.Context, dir, module string) (string, error) {
+	out, err := goOutput(ctx, dir, nil, "list", "-m", "-f", "{{.Dir}}", module)
+	return strings.TrimSpace(out), err
 }
 
 func (m *moduleDirs) read(dir string, patterns ...string) []object {

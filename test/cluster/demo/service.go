@@ -24,6 +24,8 @@ type Service struct {
 	Revision string
 	// Pods are how many run: no fewer and no more. 0 is what the annotations of the template say.
 	Pods int
+	// Concurrency is the limit of a pod (containerConcurrency); 0 is none.
+	Concurrency int
 	// Labels are the Service's.
 	Labels map[string]string
 	// Annotations are the Service's, which its Route and Ingress get too. A change of them makes no revision.
@@ -52,7 +54,8 @@ func (s Service) Manifest() string {
 		fmt.Fprintf(&b, "      name: %s\n", s.Revision)
 	}
 	fmt.Fprintf(&b, "      annotations:%s\n", mapping(8, template))
-	fmt.Fprintf(&b, "    spec:\n      containers:\n      - image: %s\n        ports: [{containerPort: 8080}]\n        env:\n", s.Image)
+	fmt.Fprintf(&b, "    spec:\n      containerConcurrency: %d\n", s.Concurrency)
+	fmt.Fprintf(&b, "      containers:\n      - image: %s\n        ports: [{containerPort: 8080}]\n        env:\n", s.Image)
 	fmt.Fprintf(&b, "        - {name: COUNTER_LISTEN, value: \"0.0.0.0:8080\"}\n")
 	for _, k := range slices.Sorted(maps.Keys(s.Env)) {
 		fmt.Fprintf(&b, "        - {name: %s, value: %q}\n", k, s.Env[k])

@@ -64,6 +64,21 @@ func FromGo(ctx context.Context, cache string, s Source) (Image, error) {
 	return FromBinary(cache, binary, sum, false)
 }
 
+// FromModule is FromGo for a package that is the same whenever key is. It builds nothing that it has made an image of.
+func FromModule(ctx context.Context, cache string, s Source, key string) (Image, error) {
+	sum := sha256.Sum256([]byte(s.Package + "\n" + key)) // packages of several modules have one last element
+	version := hex.EncodeToString(sum[:6])
+	if img := named(cache, filepath.Base(s.Package), version); img.made() {
+		return img, nil
+	}
+	binary, unlock, err := Compile(ctx, cache, s)
+	if err != nil {
+		return Image{}, fmt.Errorf("building the image of %s: %w", s.Package, err)
+	}
+	defer unlock()
+	return FromBinary(cache, binary, version, false)
+}
+
 // Compile builds a main package and returns the binary, which no other process changes until unlock is called.
 func Compile(ctx context.Context, cache string, s Source) (binary string, unlock func(), err error) {
 	at := sha256.Sum256([]byte(s.Dir + "\n" + s.Package))
@@ -97,13 +112,21 @@ func FromBinary(cache, binary, version string, root bool) (Image, error) {
 	})
 }
 
+// named returns an image, made or not.
+func named(cache, base, version string) Image {
+	return Image{Reference: Host + "/" + base + ":" + version, Archive: filepath.Join(cache, "images", base+"-"+version+".tar")}
+}
+
+// made reports whether the cache has the archive.
+func (i Image) made() bool {
+	_, err := os.Stat(i.Archive)
+	return err == nil
+}
+
 // save makes the archive of an image unless the cache has it.
 func save(cache, base, version string, content func() (v1.Image, error)) (Image, error) {
-	img := Image{
-		Reference: Host + "/" + base + ":" + version,
-		Archive:   filepath.Join(cache, "images", base+"-"+version+".tar"),
-	}
-	if _, err := os.Stat(img.Archive); err == nil {
+	img := named(cache, base, version)
+	if img.made() {
 		return img, nil
 	}
 	if err := os.MkdirAll(filepath.Dir(img.Archive), 0o755); err != nil {

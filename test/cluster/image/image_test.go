@@ -37,6 +37,32 @@ func TestEqualSourcesGiveOneImageAndOthersAnother(t *testing.T) {
 	}
 }
 
+func TestAnImageOfAPinnedModuleIsBuiltOnceForAKey(t *testing.T) {
+	dir, cache := t.TempDir(), t.TempDir()
+	for name, text := range map[string]string{
+		"go.mod":  "module example.com/wsserver\n\ngo 1.26.0\n",
+		"main.go": "package main\n\nfunc main() {}\n",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	source := Source{Dir: dir, Package: "example.com/wsserver"}
+	first, err := FromModule(t.Context(), cache, source, "49e1995204a0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(dir, "main.go")); err != nil {
+		t.Fatal(err)
+	}
+	if again, err := FromModule(t.Context(), cache, source, "49e1995204a0"); err != nil || again != first {
+		t.Errorf("FromModule() of the same key = %v, %v, want %v, without a build", again, err, first)
+	}
+	if other, err := FromModule(t.Context(), cache, source, "5f0c51a3b7e2"); err == nil {
+		t.Errorf("FromModule() of another key = %v, want what the compiler says of no sources", other)
+	}
+}
+
 func TestAnImageRunsItsBinaryAsWhoItShould(t *testing.T) {
 	binary := filepath.Join(t.TempDir(), "counter")
 	if err := os.WriteFile(binary, []byte("binary"), 0o755); err != nil {

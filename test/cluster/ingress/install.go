@@ -43,6 +43,8 @@ type Options struct {
 	Replicas int
 	// Redis says that they share bindings in a Redis, which is installed too.
 	Redis bool
+	// Plain leaves affinity to the activators.
+	Plain bool
 	// Set changes fields of the configuration of the ingress by their path: "store.redis.timeout": "1s".
 	Set map[string]string
 }
@@ -161,6 +163,9 @@ func (s Source) adapt(d *unstructured.Unstructured, o Options) {
 		if o.Replicas > 0 {
 			unstructured.SetNestedField(d.Object, int64(o.Replicas), "spec", "replicas") // fails only where spec is no mapping
 		}
+		if o.Plain {
+			addArg(d, "--affinity=off")
+		}
 		// A change of the configuration is a rolling restart. Maps are printed in the order of their keys.
 		unstructured.SetNestedField(d.Object, fmt.Sprint(o.Set), "spec", "template", "metadata", "annotations", "limpet.dev/set")
 	}
@@ -171,6 +176,18 @@ func (s Source) adapt(d *unstructured.Unstructured, o Options) {
 		}
 	}
 	unstructured.SetNestedSlice(d.Object, containers, "spec", "template", "spec", "containers") // as above
+}
+
+// addArg gives the only container of a Deployment one more argument.
+func addArg(d *unstructured.Unstructured, arg string) {
+	containers, _, _ := unstructured.NestedSlice(d.Object, "spec", "template", "spec", "containers")
+	for _, c := range containers {
+		if c, ok := c.(map[string]any); ok {
+			args, _, _ := unstructured.NestedSlice(c, "args")
+			c["args"] = append(args, arg)
+		}
+	}
+	unstructured.SetNestedSlice(d.Object, containers, "spec", "template", "spec", "containers") // fails only where spec is no mapping
 }
 
 // configureKnative makes the ingress that of all Services, and gives these a domain that is not the cluster's own.

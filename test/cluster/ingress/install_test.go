@@ -53,6 +53,22 @@ spec:
 	}
 }
 
+func TestAPlainIngressIsToldSo(t *testing.T) {
+	d := parse(t, `
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: limpet-ingress}
+spec: {template: {spec: {containers: [{name: ingress, image: registry.example.com/any, args: [--config=/etc/limpet/limpet.yaml]}]}}}
+`)
+	s := Source{Image: "dev.local/limpet-knative-ingress:0001"}
+	s.adapt(d, Options{Plain: true})
+	containers, _, _ := unstructured.NestedSlice(d.Object, "spec", "template", "spec", "containers")
+	want := []any{map[string]any{"name": "ingress", "image": s.Image, "args": []any{"--config=/etc/limpet/limpet.yaml", "--affinity=off"}}}
+	if diff := cmp.Diff(want, containers); diff != "" {
+		t.Errorf("containers (-want +got):\n%s", diff)
+	}
+}
+
 func TestFieldsAreSetInTheConfigurationAlone(t *testing.T) {
 	m := parse(t, `
 apiVersion: v1

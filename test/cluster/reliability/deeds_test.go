@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"os"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -26,9 +28,27 @@ type driver struct {
 	record   *record
 	rng      *rand.Rand
 	pods     map[string]string // revision by pod of the Service, as recorded
-	gateways map[string]bool   // addresses of the ingress' pods, as recorded
+	entrance *cluster.Env      // the namespace of the gateways
+	selector string            // of their pods
+	gateways map[string]bool   // addresses of the gateways' pods, as recorded
 	done     map[string]int
 	quiet    time.Time // until when the store is left alone, so that the log does not join two outages to one
+}
+
+// newDriver returns one for gateways that are named by namespace and selector. Its chances follow from the seed, which is logged.
+func newDriver(t *testing.T, e *cluster.Env, namespace, selector string) *driver {
+	seed := uint64(time.Now().UnixNano())
+	if text := os.Getenv("LIMPET_SEED"); text != "" {
+		var err error
+		if seed, err = strconv.ParseUint(text, 10, 64); err != nil {
+			t.Fatalf("LIMPET_SEED: %v", err)
+		}
+	}
+	t.Logf("seed %d", seed)
+	return &driver{
+		Env: e, t: t, record: &record{began: time.Now()}, rng: rand.New(rand.NewPCG(seed, 0)), pods: map[string]string{},
+		entrance: e.In(namespace), selector: selector, gateways: map[string]bool{}, done: map[string]int{},
+	}
 }
 
 var revisions = []string{"demo-00001", "demo-00002"}
@@ -51,16 +71,21 @@ func (d *driver) run(ctx context.Context, length time.Duration) {
 	deeds := map[string]func(){
 		"scaled": d.scale, "weights changed": d.weigh, "ingress restarted": d.restartIngress, "Redis restarted": d.restartRedis,
 	}
-	names := slices.Sorted(maps.Keys(deeds))
 	for end := time.Now().Add(length); time.Now().Before(end) && ctx.Err() == nil; {
-		d.rng.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
-		for _, name := range names {
-			began := d.record.clock()
-			deeds[name]()
-			d.done[name]++
-			d.t.Logf("%6.1fs %s in %.1fs", began.Seconds(), name, (d.record.clock() - began).Seconds())
-			time.Sleep(time.Duration(500+d.rng.IntN(1500)) * time.Millisecond) // load goes on meanwhile
-		}
+		d.round(deeds)
+	}
+}
+
+// round does all of some things in a random order.
+func (d *driver) round(deeds map[string]func()) {
+	names := slices.Sorted(maps.Keys(deeds))
+	d.rng.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
+	for _, name := range names {
+		began := d.record.clock()
+		deeds[name]()
+		d.done[name]++
+		d.t.Logf("%6.1fs %s in %.1fs", began.Seconds(), name, (d.record.clock() - began).Seconds())
+		time.Sleep(time.Duration(500+d.rng.IntN(1500)) * time.Millisecond) // load goes on meanwhile
 	}
 }
 
@@ -122,7 +147,7 @@ func (d *driver) update(from time.Duration) {
 	}
 }
 
-// scale gives a revision another number of pods and waits until it has them.
+// scale gives a revision four pods, or two if it had four.
 func (d *driver) scale() {
 	revision := revisions[d.rng.IntN(len(revisions))]
 	have := 0
@@ -135,6 +160,11 @@ func (d *driver) scale() {
 	if have == 2 {
 		want = 4
 	}
+	d.scaleTo(revision, want)
+}
+
+// scaleTo gives a revision another number of pods and waits until it has them.
+func (d *driver) scaleTo(revision string, want int) {
 	from := d.record.clock()
 	d.annotate(revision, want)
 	d.WaitFor(3*time.Minute, fmt.Sprintf("%d pods of %s", want, revision), func(ctx context.Context) error {
@@ -197,16 +227,25 @@ func (d *driver) weigh() {
 	}
 }
 
-// updateGateways records which pods of the ingress have come and gone since from.
+// gatewayPods returns the pods of the gateways, those that are ending included.
+func (d *driver) gatewayPods(ctx context.Context) ([]corev1.Pod, error) {
+	pods, err := d.CoreV1().Pods(d.entrance.Namespace).List(ctx, metav1.ListOptions{LabelSelector: d.selector})
+	if err != nil {
+		return nil, err
+	}
+	return pods.Items, nil
+}
+
+// updateGateways records which gateways have come and gone since from.
 func (d *driver) updateGateways(from time.Duration) {
 	d.t.Helper()
-	pods, err := d.CoreV1().Pods(ingress.Namespace).List(d.t.Context(), metav1.ListOptions{})
+	pods, err := d.gatewayPods(d.t.Context())
 	if err != nil {
 		d.t.Fatal(err)
 	}
 	now, there := d.record.clock(), map[string]bool{}
-	for _, p := range pods.Items {
-		if len(p.OwnerReferences) == 0 || !ofIngress(&p) || p.Status.PodIP == "" {
+	for _, p := range pods {
+		if p.Status.PodIP == "" {
 			continue
 		}
 		there[p.Status.PodIP] = true
@@ -223,10 +262,6 @@ func (d *driver) updateGateways(from time.Duration) {
 	}
 }
 
-func ofIngress(p *corev1.Pod) bool {
-	return len(p.Name) > len(ingress.Deployment) && p.Name[:len(ingress.Deployment)] == ingress.Deployment
-}
-
 // restartIngress replaces all pods of the ingress, as a new version does. No connection may fail.
 func (d *driver) restartIngress() {
 	from := d.record.clock()
@@ -241,12 +276,12 @@ func (d *driver) restartIngress() {
 		if err := d.Available(ctx, ingress.Namespace, ingress.Deployment); err != nil {
 			return err
 		}
-		pods, err := d.CoreV1().Pods(ingress.Namespace).List(ctx, metav1.ListOptions{})
+		pods, err := d.gatewayPods(ctx)
 		if err != nil {
 			return err
 		}
-		for i := range pods.Items {
-			if p := &pods.Items[i]; ofIngress(p) && p.DeletionTimestamp != nil {
+		for i := range pods {
+			if p := &pods[i]; p.DeletionTimestamp != nil {
 				return fmt.Errorf("%s", kube.Describe(p))
 			}
 		}

@@ -1,13 +1,15 @@
-// Package reliability keeps real clients asking while the ingress, its Redis, the pods and the split change, and has an independent
-// checker judge what they saw: no request fails, and no session or flow leaves what holds it without a cause.
+// Package reliability keeps real clients asking while what they ask changes, and has an independent checker judge what they saw: no request
+// fails, and no session or flow leaves what holds it without a cause.
 //
-// It runs 40 seconds, with LIMPET_LONG five minutes, or as long as LIMPET_RELIABILITY says ("1h").
+// One test is of the ingress: it, its Redis, the pods and the split change. It runs 40 seconds, with LIMPET_LONG five minutes, or as long as
+// LIMPET_RELIABILITY says ("1h"). The other is of the activators: one is killed, one is added, Redis and the pods change, and the traces of
+// every pod's queue-proxy say that no pod was ever sent more than its limit. Each cell of its matrix has 10,000 requests, which takes one to
+// three minutes; without LIMPET_LONG there is one cell. LIMPET_SEED repeats the order and the chances of what is done.
 package reliability
 
 import (
 	"context"
-	"math/rand/v2"
-	"net"
+	"net/http"
 	"os"
 	"testing"
 	"time"
@@ -28,7 +30,9 @@ var allow = allowances{
 }
 
 func TestMain(m *testing.M) {
-	os.Exit(cluster.MainWith(m, cluster.Needs{Tier: cluster.Knative, Images: []string{counter}, Programs: []string{judge}, Ingress: true}))
+	os.Exit(cluster.MainWith(m, cluster.Needs{
+		Tier: cluster.Knative, Images: []string{counter}, Programs: []string{judge}, Ingress: true, Activator: true,
+	}))
 }
 
 func length(t *testing.T) time.Duration {
@@ -50,40 +54,41 @@ func TestNoRequestFailsAndNoSessionStraysWhateverIsRestarted(t *testing.T) {
 	e := cluster.Start(t, cluster.Knative)
 	// The default of 50ms is for machines that do not run clients, pods and a whole control plane on the same two processors.
 	e.InstallIngress(ingress.Options{Replicas: 2, Redis: true, Set: map[string]string{"store.redis.timeout": "1s"}})
-	deploy(e)
-	rec := &record{began: time.Now()}
+	deploy(e, demo.Service{})
+	d := newDriver(t, e, ingress.Namespace, "app="+ingress.Deployment)
+	g := &gateways{service: e.IngressAddress()}
 	l := &load{
-		address: net.JoinHostPort(e.IngressAddress(), "80"), host: "demo." + e.Namespace + "." + ingress.Domain,
-		record: rec, gateways: &gateways{service: e.IngressAddress()}, workers: 12, series: 12, rest: 50 * time.Millisecond,
-	}
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
-	d := &driver{
-		Env: e, t: t, record: rec, rng: rand.New(rand.NewPCG(seed, 0)), pods: map[string]string{}, gateways: map[string]bool{},
-		done: map[string]int{},
+		way: g, method: http.MethodGet, host: "demo." + e.Namespace + "." + ingress.Domain,
+		record: d.record, workers: 12, series: 12, rest: 50 * time.Millisecond,
 	}
 	d.shortenDrain()
 	d.begin()
-	ctx, stop := context.WithCancel(t.Context())
-	defer stop()
-	asking, watching := make(chan struct{}), make(chan error, 1)
-	watch, watched := context.WithCancel(context.WithoutCancel(ctx))
-	defer watched()
-	go func() { watching <- l.gateways.watch(watch) }()
-	go func() { defer close(asking); l.run(ctx) }()
-	d.run(ctx, length(t))
-	stop()
-	<-asking
-	watched()
-	if err := <-watching; err != nil {
-		t.Fatal(err)
-	}
+	d.during(l, g.watch, func(ctx context.Context) { d.run(ctx, length(t)) })
 	verdict(t, e, d)
 }
 
-// deploy deploys two revisions of two pods each, half the traffic each.
-func deploy(e *cluster.Env) {
-	s := demo.Service{Name: "demo", Image: e.Image(counter), Revision: revisions[0], Pods: 2}
+// during runs deeds while the load asks, and then waits for what watches it.
+func (d *driver) during(l *load, watch func(context.Context) error, deeds func(context.Context)) {
+	d.t.Helper()
+	ctx, stop := context.WithCancel(d.t.Context())
+	defer stop()
+	asking, watching := make(chan struct{}), make(chan error, 1)
+	watched, unwatch := context.WithCancel(context.WithoutCancel(ctx))
+	defer unwatch()
+	go func() { watching <- watch(watched) }()
+	go func() { defer close(asking); l.run(ctx) }()
+	deeds(ctx)
+	stop()
+	<-asking
+	unwatch()
+	if err := <-watching; err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// deploy deploys two revisions of two pods each, half the traffic each, which are otherwise as s says.
+func deploy(e *cluster.Env, s demo.Service) {
+	s.Name, s.Image, s.Revision, s.Pods = "demo", e.Image(counter), revisions[0], 2
 	e.Apply(s.Manifest())
 	e.WaitForCondition("serving.knative.dev/v1/Service", "demo", "Ready", 3*time.Minute)
 	s.Revision = revisions[1]

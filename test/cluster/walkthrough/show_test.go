@@ -20,6 +20,8 @@ type show struct {
 	address string // of the ingress
 	host    string // of the Service
 
+	template map[string]string // annotations of revisions
+
 	number  int
 	differs []string
 }

@@ -1,0 +1,130 @@
+package reliability
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/util/retry"
+
+	"github.com/limpet-project/limpet/test/cluster/activator"
+)
+
+// A killer kills an activator, and knows what may have been lost with it.
+type killer struct {
+	*driver
+	victim   string // address
+	from, to time.Duration
+}
+
+// kill kills one of the activators and waits until there are as many as before.
+func (k *killer) kill() {
+	pods, err := k.entrance.Pods(k.t.Context(), k.selector)
+	if err != nil || len(pods) == 0 {
+		k.t.Fatalf("%d activators (%v), want some", len(pods), err)
+	}
+	pod := &pods[k.rng.IntN(len(pods))]
+	k.victim, k.from = pod.Status.PodIP, k.record.clock()
+	await := k.end(pod)
+	k.awaitSilence()
+	k.to = k.record.clock()
+	delete(k.gateways, k.victim)
+	k.record.did(event{From: k.from, To: k.to, Kind: gatewayDown, Gateway: k.victim})
+	await()
+	k.awaitActivators()
+	k.updateGateways(k.to)
+}
+
+// end ends a pod as a crash or as the loss of its node does. It returns what waits for the beginning of what takes its place, where the
+// Deployment may not see that soon.
+func (k *killer) end(pod *corev1.Pod) (await func()) {
+	if k.rng.IntN(2) == 0 {
+		k.t.Logf("%6.1fs the container of %s is killed", k.from.Seconds(), pod.Name)
+		k.entrance.KillContainer(pod.Name, pod.Spec.Containers[0].Name)
+		return k.awaitRestart
+	}
+	k.t.Logf("%6.1fs %s is deleted without grace", k.from.Seconds(), pod.Name)
+	at := int64(0)
+	if err := k.CoreV1().Pods(pod.Namespace).Delete(k.t.Context(), pod.Name, metav1.DeleteOptions{GracePeriodSeconds: &at}); err != nil {
+		k.t.Fatal(err)
+	}
+	return func() {}
+}
+
+// awaitSilence waits until the victim takes no connection. It looks often: a container is soon started again.
+func (k *killer) awaitSilence() {
+	for end := time.Now().Add(time.Minute); connects(k.t.Context(), k.victim); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			k.t.Fatalf("%s, which was killed, takes connections", k.victim)
+		}
+	}
+}
+
+// awaitRestart waits until the victim's container takes connections again: the Deployment may not have seen its end yet.
+func (k *killer) awaitRestart() {
+	k.WaitFor(3*time.Minute, "the container that is started again", func(ctx context.Context) error {
+		if !connects(ctx, k.victim) {
+			return fmt.Errorf("%s takes no connection", k.victim)
+		}
+		return nil
+	})
+}
+
+// awaitActivators waits until all activators are ready.
+func (d *driver) awaitActivators() {
+	d.WaitFor(3*time.Minute, "all activators", func(ctx context.Context) error {
+		return d.Available(ctx, activator.Namespace, activator.Deployment)
+	})
+}
+
+// addActivator asks for one more, as the autoscaler of the activators does.
+func (d *driver) addActivator() {
+	from, ctx := d.record.clock(), d.t.Context()
+	deployments := d.AppsV1().Deployments(activator.Namespace)
+	err := retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		scale, err := deployments.GetScale(ctx, activator.Deployment, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		scale.Spec.Replicas++
+		_, err = deployments.UpdateScale(ctx, activator.Deployment, scale, metav1.UpdateOptions{})
+		return err
+	})
+	if err != nil {
+		d.t.Fatalf("adding an activator: %v", err)
+	}
+	d.awaitActivators()
+	d.updateGateways(from)
+}
+
+// near reports whether a request came to a pod at the kill or within a second of it: that what the dead activator had sent there has ended
+// is known there a moment later.
+func (k *killer) near(q queued) bool {
+	at := q.from.Sub(k.record.began)
+	return k.from <= at && at <= k.to+time.Second
+}
+
+// excuse takes the requests that the victim had from their clients when it was killed out of the failures. All others have no excuse: no
+// request passes through an activator that its client did not choose.
+func (k *killer) excuse() {
+	for _, o := range k.record.observations {
+		if o.Status == 0 && o.Gateway == k.victim && o.Start <= k.to && o.End >= k.from {
+			k.t.Logf("[%.3fs %.3fs] %s%s was at the activator that was killed: %s", o.Start.Seconds(), o.End.Seconds(), o.Session, o.Flow, o.reason)
+			k.record.failures--
+		}
+	}
+}
+
+// connects reports whether an activator takes a connection.
+func connects(ctx context.Context, address string) bool {
+	d := net.Dialer{Timeout: 200 * time.Millisecond}
+	conn, err := d.DialContext(ctx, "tcp", net.JoinHostPort(address, "8012"))
+	if err != nil {
+		return false
+	}
+	conn.Close()
+	return true
+}
