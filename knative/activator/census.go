@@ -86,7 +86,7 @@ func (c *Census) answer(w http.ResponseWriter, sealed string) {
 	h.Set("Cache-Control", "no-store")
 	asked, err := c.o.Peers.seal.open(sealed, time.Now())
 	switch {
-	case err != nil, asked.Ask != askCensus, asked.Pod != c.o.Peers.o.PodName:
+	case err != nil, asked.Ask != askCensus, asked.To != c.o.Peers.o.PodName:
 		h.Set(headerReason, "bad-seal")
 		http.Error(w, errSeal.Error(), http.StatusForbidden)
 		return
@@ -210,7 +210,7 @@ func (p *Peers) askCensus(ctx context.Context, to peer) (report, error) {
 	if err != nil {
 		return report{}, fmt.Errorf("asking %s: %w", to.name, err)
 	}
-	r.Header.Set(headerCensus, p.seal.seal(claim{Ask: askCensus, From: p.o.PodName, Pod: to.name}, time.Now()))
+	r.Header.Set(headerCensus, p.seal.seal(claim{Ask: askCensus, From: p.o.PodName, To: to.name}, time.Now()))
 	resp, err := p.transport.RoundTrip(r)
 	if err != nil {
 		return report{}, fmt.Errorf("asking %s: %w", to.name, err)

@@ -179,14 +179,14 @@ func TestWhoCannotSealLearnsNothing(t *testing.T) {
 		name, path, sealed string
 		want               int
 	}{
-		{"sealed", censusPath, seal.seal(claim{Ask: askCensus, Pod: "activator-1"}, now), http.StatusOK},
+		{"sealed", censusPath, seal.seal(claim{Ask: askCensus, To: "activator-1"}, now), http.StatusOK},
 		{"no header", censusPath, "", http.StatusTeapot},
-		{"another path", "/incr", seal.seal(claim{Ask: askCensus, Pod: "activator-1"}, now), http.StatusTeapot},
+		{"another path", "/incr", seal.seal(claim{Ask: askCensus, To: "activator-1"}, now), http.StatusTeapot},
 		{"not sealed", censusPath, "activator-1", http.StatusForbidden},
-		{"sealed with another secret", censusPath, foreign.seal(claim{Ask: askCensus, Pod: "activator-1"}, now), http.StatusForbidden},
-		{"sealed long ago", censusPath, seal.seal(claim{Ask: askCensus, Pod: "activator-1"}, now.Add(-time.Hour)), http.StatusForbidden},
-		{"sealed for another activator", censusPath, seal.seal(claim{Ask: askCensus, Pod: "activator-2"}, now), http.StatusForbidden},
-		{"sealed for a request that is forwarded", censusPath, seal.seal(claim{Ask: askPlace, Namespace: shop, Pod: "activator-1"}, now), http.StatusForbidden},
+		{"sealed with another secret", censusPath, foreign.seal(claim{Ask: askCensus, To: "activator-1"}, now), http.StatusForbidden},
+		{"sealed long ago", censusPath, seal.seal(claim{Ask: askCensus, To: "activator-1"}, now.Add(-time.Hour)), http.StatusForbidden},
+		{"sealed for another activator", censusPath, seal.seal(claim{Ask: askCensus, To: "activator-2"}, now), http.StatusForbidden},
+		{"sealed for a place", censusPath, seal.seal(claim{Ask: askPlace, To: "activator-1", Pod: "pod-a"}, now), http.StatusForbidden},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := httptest.NewRequest(http.MethodGet, tt.path, nil)

@@ -345,11 +345,9 @@ func (c *cluster) activator(store binding.Store, name string, several bool) *act
 // patient are the bounds of activators in tests: a machine that has other things to do makes nobody count as away.
 var patient = bounds{answer: time.Minute, dial: time.Minute, ping: time.Minute}
 
-// kill ends an activator as SIGKILL does: it says nothing to anybody from one moment on, and is listed still.
-func (a *activator) kill() {
-	a.conns.sever()
-	a.server.Close()
-}
+// kill ends an activator as SIGKILL does: it says nothing to anybody from one moment on, and is listed still. Its port stays taken until
+// the test ends, so that nobody else answers in its place: another activator, or one of another test.
+func (a *activator) kill() { a.conns.sever() }
 
 // Conns are all connections between an activator and others: those of its listener, of which an http.Server loses sight if they are of
 // HTTP/2, and those by which it asks.
@@ -420,6 +418,7 @@ func (a *activator) serve(h http.Handler) {
 	a.server = network.NewServer("", h)
 	a.conns.Listener = socket
 	go a.server.Serve(a.conns)
+	a.c.Cleanup(func() { a.server.Close() })
 	a.url = "http://" + socket.Addr().String()
 	ip, port := split(a.c.T, socket.Addr().String())
 	s := &discoveryv1.EndpointSlice{

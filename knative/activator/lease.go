@@ -57,7 +57,7 @@ type bounds struct {
 var usualBounds = bounds{answer: time.Second, dial: time.Second, ping: 2 * time.Second}
 
 // seat takes a place at a pod where its requests are counted, waiting for it up to wait. The error is endpoint.ErrBusy or that of ctx. If
-// nobody can be found who counts, the request goes on without: the pod has a queue of its own.
+// nobody can be asked, the request goes on without: the pod has a queue of its own. Where they do not agree who counts the pod is busy.
 func (p *Peers) seat(ctx context.Context, pod string, limit int, wait time.Duration) (*seat, error) {
 	if p == nil || limit == 0 {
 		return nil, nil
@@ -66,6 +66,7 @@ func (p *Peers) seat(ctx context.Context, pod string, limit int, wait time.Durat
 	defer p.ledger.close(a)
 	until := time.Now().Add(wait)
 	missed := p.away.now()
+	asked := false
 	at, other := p.owner(pod, missed)
 	for range maxAsked {
 		var s *seat
@@ -79,15 +80,20 @@ func (p *Peers) seat(ctx context.Context, pod string, limit int, wait time.Durat
 		}
 		switch {
 		case by != nil:
+			asked = true
 			at, other = *by, by.name != p.o.PodName
 		case errors.Is(err, errAway):
 			missed = append(missed, at.name)
 			at, other = p.owner(pod, missed)
 		case errors.Is(err, errMoved):
+			asked = true
 			at, other = p.owner(pod, missed)
 		default:
 			return s, err
 		}
+	}
+	if asked {
+		return nil, endpoint.ErrBusy
 	}
 	return nil, nil
 }
@@ -157,6 +163,7 @@ func (p *Peers) send(ctx context.Context, to peer, c claim, body io.Reader) (*ht
 	if err != nil {
 		return nil, err
 	}
+	c.To = to.name
 	r.Header.Set(headerPlace, p.seal.seal(c, time.Now()))
 	return p.transport.RoundTrip(r)
 }
@@ -201,6 +208,8 @@ func (p *Peers) Handler(next http.Handler) http.Handler {
 		}
 		c, err := p.seal.open(sealed, time.Now())
 		switch {
+		case err == nil && c.To != p.o.PodName:
+			say(w, http.StatusMisdirectedRequest, "")
 		case err == nil && c.Ask == askPlace:
 			p.lend(w, r, c)
 		case err == nil && c.Ask == askTake:

@@ -181,6 +181,24 @@ func TestActivatorsKnowEachOtherByServingsCertificates(t *testing.T) {
 	}
 }
 
+// An address may be another activator's by now, with the same secret.
+func TestAnActivatorAnswersOnlyWhatItIsAsked(t *testing.T) {
+	one, two := newTestPeers(t, "activator-1", nil), newTestPeers(t, "activator-2", nil)
+	at := two.listen(t, nil)
+	two.known.Store(&[]peer{{name: "activator-1"}, at})
+	ended := peer{name: "activator-9", url: at.url}
+	a := one.ledger.open("pod-a")
+	c := claim{Ask: askPlace, From: "activator-1", Pod: "pod-a", Limit: 1}
+	if _, _, err := one.lease(t.Context(), a, ended, c); !errors.Is(err, errAway) {
+		t.Errorf("a place of an activator that has ended = %v, want %v", err, errAway)
+	}
+	s, _, err := one.lease(t.Context(), a, at, c)
+	if err != nil {
+		t.Fatalf("a place of the one that is there = %v", err)
+	}
+	s.leave()
+}
+
 func TestAPlaceAtAnotherActivatorIsGivenBack(t *testing.T) {
 	one, two := remote(t)
 	first, err := one.seat(t.Context(), "pod-a", 1, 0)

@@ -45,6 +45,7 @@ type Peers struct {
 	ledger    ledger
 	away      absence
 	tasks     tasks
+	synced    atomic.Bool
 }
 
 // A peer is an activator.
@@ -81,6 +82,7 @@ func (p *Peers) Run(ctx context.Context) error {
 		return fmt.Errorf("following the activators: %w", err)
 	}
 	defer func() { _ = p.o.Slices.RemoveEventHandler(registration) }() // it fails for another informer's registration only
+	p.synced.Store(cache.WaitForCacheSync(ctx.Done(), registration.HasSynced))
 	defer p.transport.CloseIdleConnections()
 	defer p.tasks.end()
 	tick := time.NewTicker(forgetEvery)
@@ -94,6 +96,9 @@ func (p *Peers) Run(ctx context.Context) error {
 		}
 	}
 }
+
+// Synced reports whether this activator has heard of the others, without which it counts for pods at which they have requests.
+func (p *Peers) Synced() bool { return p.synced.Load() }
 
 func (p *Peers) concerns(s *discoveryv1.EndpointSlice) bool {
 	return s.Namespace == p.o.Namespace && s.Labels[discoveryv1.LabelServiceName] == p.o.Service

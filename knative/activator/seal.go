@@ -14,13 +14,12 @@ import (
 
 // A claim is what an activator asks of another one. Only activators can make one: its seal has a key that they share.
 type claim struct {
-	Ask       string // askPlace, askTake, or "" for what Namespace says
-	From      string // the activator that asks
-	Namespace string
-	Pod       string
-	Limit     int           // of the pod
-	Term      uint64        // in which the activator that asks to count will
-	Wait      time.Duration // for a place
+	Ask      string // askPlace, askTake or askCensus
+	From, To string // the activators that ask and are asked; another one may have the address of one that has ended
+	Pod      string
+	Limit    int           // of the pod
+	Term     uint64        // in which the activator that asks to count will
+	Wait     time.Duration // for a place
 }
 
 // validity is how long a claim counts, and how far the clocks of activators may be apart.
@@ -33,7 +32,7 @@ type sealer struct{ key []byte }
 // so no key of a session is made in that scope.
 func newSealer(d *affinity.Digester) *sealer {
 	scope := affinity.Scope{Service: affinity.ServiceName{Namespace: "limpet/activator", Name: "forward"}}
-	key := d.Key(scope, "seal of claims, version 2")
+	key := d.Key(scope, "seal of claims, version 3")
 	return &sealer{key: key.Digest[:]}
 }
 
@@ -41,7 +40,7 @@ func newSealer(d *affinity.Digester) *sealer {
 func (s *sealer) seal(c claim, now time.Time) string {
 	text := strings.Join([]string{
 		strconv.FormatInt(now.Add(validity).Unix(), 10), strconv.FormatInt(int64(c.Wait), 10), strconv.Itoa(c.Limit), strconv.FormatUint(c.Term, 10),
-		c.Ask, c.From, c.Namespace, c.Pod,
+		c.Ask, c.From, c.To, c.Pod,
 	}, "\n")
 	return base64.RawURLEncoding.EncodeToString([]byte(text)) + "." + base64.RawURLEncoding.EncodeToString(s.sum(text))
 }
@@ -79,6 +78,6 @@ func (s *sealer) open(sealed string, now time.Time) (claim, error) {
 		return claim{}, errSeal
 	}
 	return claim{
-		Wait: time.Duration(wait), Limit: limit, Term: term, Ask: fields[4], From: fields[5], Namespace: fields[6], Pod: fields[7],
+		Wait: time.Duration(wait), Limit: limit, Term: term, Ask: fields[4], From: fields[5], To: fields[6], Pod: fields[7],
 	}, nil
 }

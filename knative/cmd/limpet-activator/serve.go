@@ -147,15 +147,19 @@ func logged(r *http.Request, resp *pkghttp.RequestLogResponse) *pkghttp.RequestL
 // errDraining is why an activator that ends is not ready.
 var errDraining = errors.New("draining")
 
+// errAlone is why an activator that has just begun is not ready.
+var errAlone = errors.New("the other activators are not known yet")
+
 // health returns why the activator should get no requests.
 func (p *process) health(sig context.Context, autoscaler func() error) func() error {
 	return func() error {
-		select {
-		case <-sig.Done():
+		switch {
+		case sig.Err() != nil:
 			return errDraining
-		default:
-			return autoscaler()
+		case p.peers != nil && !p.peers.Synced():
+			return errAlone
 		}
+		return autoscaler()
 	}
 }
 
