@@ -60,13 +60,7 @@ func (a *Artifacts) activatorSource(ctx context.Context) (activator.Source, []im
 // ready. The binary's [Needs] name the activator.
 func (e *Env) InstallActivator(o activator.Options) {
 	e.t.Helper()
-	source, images, err := e.artifacts.activatorSource(e.t.Context())
-	if err != nil {
-		e.t.Fatal(err)
-	}
-	for _, i := range images {
-		e.Load(i)
-	}
+	source := e.activatorSource()
 	e.t.Cleanup(func() { e.reportPods(activator.Namespace, activator.Deployment) })
 	if err := activator.Install(e.t.Context(), e.Client, source, o); err != nil {
 		e.t.Fatalf("installing the activator: %v", err)
@@ -90,8 +84,8 @@ func (e *Env) InstallIngress(o ingress.Options) {
 	}
 }
 
-// InstallActivatorBeside makes another Deployment of activators for this test, beside the one that Serving uses.
-func (e *Env) InstallActivatorBeside(name string, o activator.Options) {
+// activatorSource makes what an installation of the activator needs and loads the images.
+func (e *Env) activatorSource() activator.Source {
 	e.t.Helper()
 	source, images, err := e.artifacts.activatorSource(e.t.Context())
 	if err != nil {
@@ -100,6 +94,13 @@ func (e *Env) InstallActivatorBeside(name string, o activator.Options) {
 	for _, i := range images {
 		e.Load(i)
 	}
+	return source
+}
+
+// InstallActivatorBeside makes another Deployment of activators for this test, beside the one that Serving uses.
+func (e *Env) InstallActivatorBeside(name string, o activator.Options) {
+	e.t.Helper()
+	source := e.activatorSource()
 	e.t.Cleanup(func() {
 		e.reportPods(activator.Namespace, name)
 		if err := activator.RemoveBeside(context.WithoutCancel(e.t.Context()), e.Client, name); err != nil {

@@ -125,18 +125,3 @@ func (s Source) patched(d *appsv1.Deployment, o Options) (*appsv1.Deployment, er
 	var out appsv1.Deployment
 	return &out, json.Unmarshal(text, &out)
 }
-
-// Pods returns the pods of a Deployment of activators that do not end.
-func Pods(ctx context.Context, c *kube.Client, name string) ([]corev1.Pod, error) {
-	list, err := c.CoreV1().Pods(Namespace).List(ctx, metav1.ListOptions{LabelSelector: labels.Set{"app": name}.String()})
-	if err != nil {
-		return nil, err
-	}
-	var pods []corev1.Pod
-	for _, p := range list.Items {
-		if p.DeletionTimestamp == nil {
-			pods = append(pods, p)
-		}
-	}
-	return pods, nil
-}

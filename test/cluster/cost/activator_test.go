@@ -49,7 +49,7 @@ func TestWhatTheActivatorCosts(t *testing.T) {
 			host:   service + "." + e.Namespace + ".svc.cluster.local",
 			header: http.Header{"Knative-Serving-Namespace": {e.Namespace}, "Knative-Serving-Revision": {service + "-00001"}},
 		}
-		pods, err := activator.Pods(t.Context(), e.Client, by)
+		pods, err := e.In(activator.Namespace).Pods(t.Context(), "app="+by)
 		if err != nil {
 			t.Fatal(err)
 		}
