@@ -57,7 +57,8 @@ type bounds struct {
 var usualBounds = bounds{answer: time.Second, dial: time.Second, ping: 2 * time.Second}
 
 // seat takes a place at a pod where its requests are counted, waiting for it up to wait. The error is endpoint.ErrBusy or that of ctx. If
-// nobody can be asked, the request goes on without: the pod has a queue of its own. Where they do not agree who counts the pod is busy.
+// nobody can be asked, the request goes on without: the pod has a queue of its own. Where activators do not agree who counts, because
+// not all have heard that one has ended, it asks again.
 func (p *Peers) seat(ctx context.Context, pod string, limit int, wait time.Duration) (*seat, error) {
 	if p == nil || limit == 0 {
 		return nil, nil
@@ -65,14 +66,30 @@ func (p *Peers) seat(ctx context.Context, pod string, limit int, wait time.Durat
 	a := p.ledger.open(pod)
 	defer p.ledger.close(a)
 	until := time.Now().Add(wait)
-	missed := p.away.now()
-	asked := false
-	at, other := p.owner(pod, missed)
+	for {
+		s, err := p.find(ctx, a, claim{Ask: askPlace, From: p.o.PodName, Pod: pod, Limit: limit}, until)
+		if !errors.Is(err, errMoved) {
+			return s, err
+		}
+		if time.Until(until) < patience {
+			return nil, endpoint.ErrBusy
+		}
+		if pause(ctx, nil); ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// find asks one activator after the other until one says what became of the place. The error is errMoved if too many say that it is
+// another one who counts.
+func (p *Peers) find(ctx context.Context, a *account, c claim, until time.Time) (*seat, error) {
+	missed, heard := p.away.now(), false
+	at, other := p.owner(c.Pod, missed)
 	for range maxAsked {
 		var s *seat
 		var by *peer
 		var err error
-		c := claim{Ask: askPlace, From: p.o.PodName, Pod: pod, Limit: limit, Wait: max(time.Until(until), 0)}
+		c.Wait = max(time.Until(until), 0)
 		if other {
 			s, by, err = p.lease(ctx, a, at, c)
 		} else {
@@ -80,20 +97,20 @@ func (p *Peers) seat(ctx context.Context, pod string, limit int, wait time.Durat
 		}
 		switch {
 		case by != nil:
-			asked = true
+			heard = true
 			at, other = *by, by.name != p.o.PodName
 		case errors.Is(err, errAway):
 			missed = append(missed, at.name)
-			at, other = p.owner(pod, missed)
+			at, other = p.owner(c.Pod, missed)
 		case errors.Is(err, errMoved):
-			asked = true
-			at, other = p.owner(pod, missed)
+			heard = true
+			at, other = p.owner(c.Pod, missed)
 		default:
 			return s, err
 		}
 	}
-	if asked {
-		return nil, endpoint.ErrBusy
+	if heard {
+		return nil, errMoved
 	}
 	return nil, nil
 }

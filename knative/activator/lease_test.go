@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"math/big"
@@ -16,6 +17,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -195,6 +197,41 @@ func TestAnActivatorAnswersOnlyWhatItIsAsked(t *testing.T) {
 	s, _, err := one.lease(t.Context(), a, at, c)
 	if err != nil {
 		t.Fatalf("a place of the one that is there = %v", err)
+	}
+	s.leave()
+}
+
+// One that has not heard yet that an activator has ended names it as the one who counts.
+func TestAPlaceIsAskedForUntilActivatorsAgreeWhoCounts(t *testing.T) {
+	one, two := newTestPeers(t, "activator-1", nil), newTestPeers(t, "activator-2", nil)
+	var behind atomic.Int64
+	right := two.Handler(http.NotFoundHandler())
+	at := two.listenWith(t, nil, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if behind.Add(-1) >= 0 {
+			say(w, http.StatusConflict, placeElsewhere+"activator-2")
+			return
+		}
+		right.ServeHTTP(w, r)
+	}))
+	list := []peer{{name: "activator-1"}, at}
+	for _, p := range []*Peers{one, two} {
+		p.list.Store(&list)
+		p.known.Store(&list)
+	}
+	pod := "pod-0"
+	for i := 0; one.owned(pod) != "activator-2"; i++ {
+		pod = fmt.Sprintf("pod-%d", i)
+	}
+	behind.Store(3 * maxAsked)
+	if _, err := one.seat(t.Context(), pod, 1, 0); err != endpoint.ErrBusy {
+		t.Errorf("a place at once = %v, want %v", err, endpoint.ErrBusy)
+	}
+	s, err := one.seat(t.Context(), pod, 1, time.Minute)
+	if err != nil || s == nil {
+		t.Fatalf("a place = %v, %v, want one", s, err)
+	}
+	if n, _ := two.ledger.state(pod); n != 1 {
+		t.Errorf("the other one counts %d, want 1", n)
 	}
 	s.leave()
 }
