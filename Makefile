@@ -97,7 +97,7 @@ activator-reliability: redis-server ## Kill and add activators under load for ha
 
 .PHONY: serving-suites
 serving-suites: redis-server ## Run Knative's own tests with Serving's activator and with Limpet's, on a real cluster, as root
-	LIMPET_LONG=1 LIMPET_SERVING=both GOWORK=off $(GO) -C test/cluster test -count=1 -v -timeout 180m ./serving
+	LIMPET_LONG=1 GOWORK=off $(GO) -C test/cluster test -count=1 -v -timeout 180m ./serving
 
 .PHONY: cost
 cost: redis-server ## Measure the processor time of a request through the ingress and the activator, on a real cluster, as root

@@ -93,8 +93,10 @@ func (p *podPlace) enter(ctx context.Context, not string) error {
 		}
 		err := p.enterOne(ctx, pods)
 		switch {
-		case err == nil && p.pick != nil:
-			p.pick.Adopt(p.e)
+		case err == nil:
+			if p.pick != nil {
+				p.pick.Adopt(p.e)
+			}
 			return nil
 		case errors.Is(err, endpoint.ErrGone):
 			pause(ctx, changed) // the snapshot is about to say so

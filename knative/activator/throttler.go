@@ -14,7 +14,7 @@ import (
 	"github.com/limpet-project/limpet/router"
 )
 
-// maxWaiting bounds the requests of one revision that wait, as Serving's own Throttler does.
+// maxWaiting bounds the requests of one revision that wait. Serving means the same number, but its queue is as good as unbounded.
 const maxWaiting = 10_000
 
 // A throttler finds the place of each request: at the pod of its session, at any pod of a revision whose pods have a limit, and by
