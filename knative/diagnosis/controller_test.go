@@ -220,8 +220,8 @@ func TestWhatConcernsTheWholeCluster(t *testing.T) {
 		c.tells("pods can be addressed")
 		c.network(map[string]string{"mesh-compatibility-mode": "enabled", "ingress-class": ownClass})
 		c.tells("the ingress is Limpet's")
+		c.defaults(map[string]string{"affinity": "off"}) // before the next: what is true between the two may be told
 		c.network(map[string]string{"mesh-compatibility-mode": "enabled"})
-		c.defaults(map[string]string{"affinity": "off"})
 		c.tells("affinity is off in the whole cluster")
 		c.defaults(map[string]string{"policy": "off"})
 		c.tells("only who asks has affinity, and this Service does", "Service shop/demo: Warning PodsNotAddressable")

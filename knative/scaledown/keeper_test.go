@@ -163,8 +163,8 @@ func TestWritesAreBounded(t *testing.T) {
 				t.Errorf("6 writes in %v, want 4 a second at most", w.at-writes[i-5].at)
 			}
 		}
-		if len(last) != len(pods) || len(writes) < 2000 {
-			t.Errorf("%d writes of %d pods in 10 minutes, want most of 2400 and all 400", len(writes), len(last))
+		if len(last) != len(pods) || len(writes) < 1200 { // a round that finds a pod too early leaves it to a later one
+			t.Errorf("%d writes of %d pods in 10 minutes, want half of 2400 at least, and all 400", len(writes), len(last))
 		}
 	})
 }
