@@ -13,6 +13,12 @@ type Source interface {
 	Run(ctx context.Context, t *Table) error
 }
 
+// A SourceFunc is a function as a [Source].
+type SourceFunc func(ctx context.Context, t *Table) error
+
+// Run calls f.
+func (f SourceFunc) Run(ctx context.Context, t *Table) error { return f(ctx, t) }
+
 // A RevisionName names a revision for its pool. A revision that several services list has one pool.
 type RevisionName struct {
 	Namespace string

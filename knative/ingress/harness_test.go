@@ -85,7 +85,7 @@ func (w *world) start(change ...func(*Options)) *replica {
 	certificates := &proxy.CertificateSet{Strict: true}
 	log := slog.New(slog.NewTextHandler(testWriter{w.t}, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	r.node, err = node.New(w.t.Context(), loaded, node.Options{
-		Log: log, Source: sourceFunc(func(ctx context.Context, _ *endpoint.Table) error { return r.controller.Run(ctx) }),
+		Log: log, Source: endpoint.SourceFunc(func(ctx context.Context, _ *endpoint.Table) error { return r.controller.Run(ctx) }),
 		Handler: func(l *config.Listener) http.Handler {
 			return r.controller.Handler(l.Name == "local" || l.Name == "local-tls")
 		},
@@ -331,12 +331,6 @@ func (r *replica) answers(listener, host string, status int, body string) {
 		return nil
 	})
 }
-
-// A sourceFunc is a function as a source of services and endpoints.
-type sourceFunc func(context.Context, *endpoint.Table) error
-
-// Run implements endpoint.Source.
-func (f sourceFunc) Run(ctx context.Context, t *endpoint.Table) error { return f(ctx, t) }
 
 // testWriter writes lines to the log of a test.
 type testWriter struct{ t *testing.T }

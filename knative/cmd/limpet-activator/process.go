@@ -120,7 +120,7 @@ func (p *process) start(ctx context.Context, informers []controller.Informer) (e
 func (p *process) startAffinity(ctx context.Context) (err error) {
 	log := newLogger()
 	var source *activator.Source
-	p.node, err = node.New(ctx, forNode(p.config), node.Options{State: p.State, Log: log, Source: sourceFunc(
+	p.node, err = node.New(ctx, forNode(p.config), node.Options{State: p.State, Log: log, Source: endpoint.SourceFunc(
 		func(ctx context.Context, _ *endpoint.Table) error { return source.Run(ctx) },
 	)})
 	if err != nil {
@@ -158,9 +158,3 @@ func (p *process) newPeers(ctx context.Context, log *slog.Logger) *activator.Pee
 	}
 	return activator.NewPeers(o)
 }
-
-// A sourceFunc is a function as a source of services and endpoints.
-type sourceFunc func(context.Context, *endpoint.Table) error
-
-// Run implements endpoint.Source.
-func (f sourceFunc) Run(ctx context.Context, t *endpoint.Table) error { return f(ctx, t) }

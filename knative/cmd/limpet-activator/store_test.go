@@ -164,7 +164,7 @@ func (f *fleet) start() {
 	var source *activator.Source
 	g := nodetest.New(f.T, fmt.Sprintf("listeners: [{name: web, address: \"127.0.0.1:0\"}]\nadmin: {address: \"127.0.0.1:0\"}\naccessLog: {file: \"off\"}\nsecrets: {digestFile: %q, tokenKeysFile: %q}\n"+
 		"shutdown: {delay: 0s}\nstore: {redis: {addresses: [%q], timeout: 5s}}\n", f.keys+"/digest.key", f.keys+"/tokens.keys", f.store.Addr()),
-		node.Options{Source: sourceFunc(func(ctx context.Context, _ *endpoint.Table) error { return source.Run(ctx) })})
+		node.Options{Source: endpoint.SourceFunc(func(ctx context.Context, _ *endpoint.Table) error { return source.Run(ctx) })})
 	source = activator.NewSource(activator.SourceOptions{
 		Table: g.Table(), Routes: fakeroutes.Get(f.ctx).Informer(), Revisions: fakerevisions.Get(f.ctx).Informer(),
 		Services: fakeservices.Get(f.ctx).Informer(), Slices: fakeslices.Get(f.ctx).Informer(),

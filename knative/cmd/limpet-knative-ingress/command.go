@@ -59,7 +59,7 @@ func (c command) run(ctx context.Context) error {
 	certificates := &proxy.CertificateSet{Strict: true}
 	options := node.Options{
 		State: c.State, Log: log,
-		Source:       sourceFunc(func(ctx context.Context, _ *endpoint.Table) error { return program.Run(ctx) }),
+		Source:       endpoint.SourceFunc(func(ctx context.Context, _ *endpoint.Table) error { return program.Run(ctx) }),
 		Handler:      func(l *config.Listener) http.Handler { return program.Handler(strings.HasPrefix(l.Name, "local")) },
 		Certificates: func(*config.Listener) proxy.CertificateSource { return certificates },
 	}
@@ -86,12 +86,6 @@ func (c command) run(ctx context.Context) error {
 	program.Measure(n.Metrics().Gauge)
 	return n.Run(ctx, nil)
 }
-
-// A sourceFunc is a function as a source of services and endpoints.
-type sourceFunc func(context.Context, *endpoint.Table) error
-
-// Run implements endpoint.Source.
-func (f sourceFunc) Run(ctx context.Context, t *endpoint.Table) error { return f(ctx, t) }
 
 // election says how a leader is elected, nil for not at all. Knative's library reads the namespace of the leases from the environment.
 func (c command) election() *leaderelection.ComponentConfig {
