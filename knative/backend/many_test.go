@@ -20,6 +20,7 @@ import (
 
 	"github.com/limpet-project/limpet/affinity"
 	"github.com/limpet-project/limpet/endpoint"
+	"github.com/limpet-project/limpet/knative/todo"
 )
 
 // manyRevisions returns the objects of so many revisions with so many pods each, and their backends.
@@ -191,9 +192,9 @@ func TestTheHandlerNotesTheService(t *testing.T) {
 		{"what is no slice", func(h cache.ResourceEventHandler) { h.OnAdd(&corev1.Pod{}, false) }, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			work := newTodo()
-			test.do(work.handler(sliceKey))
-			services, all := work.takeServices()
+			s := &Source{todo: todo.New[string]()}
+			test.do(todo.Follow(s.note(sliceKey)))
+			services, all := s.todo.Take()
 			var got []string
 			for key := range services {
 				got = append(got, key)
@@ -230,7 +231,7 @@ func BenchmarkOnePod(b *testing.B) {
 				Name: affinity.ServiceName{Namespace: "shop", Name: "shop-0003"}, Revisions: []endpoint.Revision{{Name: "shop-0003-00001", Weight: 100}},
 			}})
 			states := []*discoveryv1.EndpointSlice{manyPods("shop-0003-00001", 3, 20, 1), manyPods("shop-0003-00001", 3, 20, 2)}
-			handler := s.todo.handler(sliceKey)
+			handler := todo.Follow(s.note(sliceKey))
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
 				_ = lists.GetIndexer().Update(states[i&1])

@@ -14,6 +14,7 @@ import (
 	"knative.dev/serving/pkg/reconciler/serverlessservice/resources/names"
 
 	"github.com/limpet-project/limpet/endpoint"
+	"github.com/limpet-project/limpet/knative/todo"
 )
 
 // Options configure a Source. None of the functions may block, and only Changed may call the source.
@@ -42,7 +43,9 @@ type Options struct {
 type Source struct {
 	options Options
 	faulty  error // why Run cannot go on
-	todo    todo
+	// Services of which something changed, and backends of whose change Options.Changed is to be told.
+	todo *todo.List[string]
+	news *todo.List[Name]
 
 	mu         sync.Mutex // guards what follows; held while members are published
 	begun      bool       // the informers have synchronised, and what they knew then was published
@@ -80,7 +83,7 @@ func New(o Options) *Source {
 		o.Changed = func(Name) {}
 	}
 	s := &Source{
-		options: o, faulty: addIndex(o.Slices), todo: newTodo(),
+		options: o, faulty: addIndex(o.Slices), todo: todo.New[string](), news: todo.New[Name](),
 		used:     make(map[Name]*user),
 		watchers: make(map[string][]*user),
 		pools:    make(map[endpoint.RevisionName]*pool),
@@ -158,7 +161,7 @@ func (s *Source) HandleConfig(cm *corev1.ConfigMap) {
 }
 
 // Refresh has Run look at all backends in use anew.
-func (s *Source) Refresh() { s.todo.addAll() }
+func (s *Source) Refresh() { s.todo.AddAll() }
 
 // add returns a new user of a backend, which has no pool yet.
 func (s *Source) add(n Name) *user {
@@ -173,7 +176,7 @@ func (s *Source) add(n Name) *user {
 		said, known = s.asked[1][n]
 	}
 	if !known || !said.alike(u.answer) {
-		s.todo.tell(n)
+		s.news.Add(n)
 	}
 	return u
 }
@@ -228,7 +231,7 @@ func (s *Source) begin() {
 func (s *Source) look(u *user) {
 	a := derive(u.name, s.objects(u.name), s.rules(), &u.memory)
 	if !a.alike(u.answer) {
-		s.todo.tell(u.name)
+		s.news.Add(u.name)
 	}
 	u.answer = a
 	s.publish(u.pool)

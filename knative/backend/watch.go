@@ -6,9 +6,12 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
 
 	"knative.dev/serving/pkg/reconciler/serverlessservice/resources/names"
+
+	"github.com/limpet-project/limpet/knative/todo"
 )
 
 // byService is the index of slices by the Service that they are of.
@@ -86,7 +89,7 @@ func (s *Source) Run(ctx context.Context) error {
 		informer cache.SharedIndexInformer
 		key      func(any) (string, bool)
 	}{{s.options.Services, serviceKey}, {s.options.Slices, sliceKey}} {
-		registration, err := w.informer.AddEventHandler(s.todo.handler(w.key))
+		registration, err := w.informer.AddEventHandler(todo.Follow(s.note(w.key)))
 		if err != nil {
 			return fmt.Errorf("following an informer: %w", err)
 		}
@@ -101,21 +104,34 @@ func (s *Source) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-s.todo.wake:
+		case <-s.todo.Wake():
+		case <-s.news.Wake():
+		}
+	}
+}
+
+// note returns what notes a change of an object for the Services that it is of: a slice may have become another Service's.
+func (s *Source) note(key func(any) (string, bool)) func(before, after metav1.Object) {
+	return func(before, after metav1.Object) {
+		for _, object := range []metav1.Object{before, after} {
+			if k, of := key(object); of {
+				s.todo.Add(k)
+			}
 		}
 	}
 }
 
 // work does what there is to do. Others get their turn after each Service.
 func (s *Source) work() {
-	services, all := s.todo.takeServices()
+	services, all := s.todo.Take()
 	if all {
 		services = s.usedServices()
 	}
 	for key := range services {
 		s.revisit(key)
 	}
-	for n := range s.todo.takeNews() {
+	news, _ := s.news.Take()
+	for n := range news {
 		s.options.Changed(n)
 	}
 }

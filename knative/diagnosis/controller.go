@@ -19,6 +19,7 @@ import (
 	servinglisters "knative.dev/serving/pkg/client/listers/serving/v1"
 
 	"github.com/limpet-project/limpet/knative/policy"
+	"github.com/limpet-project/limpet/knative/todo"
 )
 
 // How many events are told: a cluster has many Services, and one API server.
@@ -44,7 +45,7 @@ type Controller struct {
 	revisions   servinglisters.RevisionLister
 	autoscalers autoscalinglisters.PodAutoscalerLister
 	settings    settings
-	todo        todo
+	todo        *todo.List[types.NamespacedName]
 	told        map[types.NamespacedName]told // Run's alone
 }
 
@@ -61,7 +62,7 @@ func New(o Options) *Controller {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Controller{
-		o: o, todo: newTodo(), told: make(map[types.NamespacedName]told),
+		o: o, todo: todo.New[types.NamespacedName](), told: make(map[types.NamespacedName]told),
 		routes:      servinglisters.NewRouteLister(o.Routes.GetIndexer()),
 		revisions:   servinglisters.NewRevisionLister(o.Revisions.GetIndexer()),
 		autoscalers: autoscalinglisters.NewPodAutoscalerLister(o.PodAutoscalers.GetIndexer()),
@@ -78,7 +79,7 @@ func (c *Controller) Run(ctx context.Context) error {
 		informer cache.SharedIndexInformer
 		note     func(metav1.Object)
 	}{{c.o.Routes, c.routeChanged}, {c.o.Revisions, c.revisionChanged}, {c.o.PodAutoscalers, c.revisionChanged}} {
-		registration, err := f.informer.AddEventHandler(follow(f.note))
+		registration, err := f.informer.AddEventHandler(todo.Follow(latest(f.note)))
 		if err != nil {
 			return fmt.Errorf("following an informer: %w", err)
 		}
@@ -88,31 +89,28 @@ func (c *Controller) Run(ctx context.Context) error {
 	if !cache.WaitForCacheSync(ctx.Done(), synced...) {
 		return nil
 	}
-	c.todo.addAll()
+	c.todo.AddAll()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-c.todo.wake:
+		case <-c.todo.Wake():
 			c.work(ctx, limit)
 		}
 	}
 }
 
-// follow returns what an informer calls.
-func follow(note func(metav1.Object)) cache.ResourceEventHandler {
-	take := func(object any) {
-		if gone, is := object.(cache.DeletedFinalStateUnknown); is {
-			object = gone.Obj
+// latest has note called with an object as it is, or as it was if it is gone.
+func latest(note func(metav1.Object)) func(before, after metav1.Object) {
+	return func(before, after metav1.Object) {
+		if after == nil {
+			after = before
 		}
-		if o, is := object.(metav1.Object); is {
-			note(o)
-		}
+		note(after)
 	}
-	return cache.ResourceEventHandlerFuncs{AddFunc: take, UpdateFunc: func(_, after any) { take(after) }, DeleteFunc: take}
 }
 
-func (c *Controller) routeChanged(o metav1.Object) { c.todo.add(keyOf(o)) }
+func (c *Controller) routeChanged(o metav1.Object) { c.todo.Add(todo.KeyOf(o)) }
 
 // revisionChanged has the Routes looked at that list a revision. Its autoscaler has its name.
 func (c *Controller) revisionChanged(o metav1.Object) {
@@ -122,7 +120,7 @@ func (c *Controller) revisionChanged(o metav1.Object) {
 	}
 	for _, r := range routes {
 		if slices.Contains(namesOf(r), o.GetName()) {
-			c.todo.add(keyOf(r))
+			c.todo.Add(todo.KeyOf(r))
 		}
 	}
 }
@@ -133,13 +131,13 @@ func (c *Controller) work(ctx context.Context, limit flowcontrol.RateLimiter) {
 	if !known {
 		return // they will be heard of, and all is looked at then
 	}
-	routes, all := c.todo.take()
+	routes, all := c.todo.Take()
 	if all {
 		c.everything(routes)
 	}
 	for key := range routes {
 		if !c.look(ctx, key, v, limit) {
-			c.todo.addAll() // ctx has ended; whoever runs next looks at the rest
+			c.todo.AddAll() // ctx has ended; whoever runs next looks at the rest
 			return
 		}
 	}
@@ -152,7 +150,7 @@ func (c *Controller) everything(routes map[types.NamespacedName]bool) {
 		return // an informer's list has no errors
 	}
 	for _, r := range list {
-		routes[keyOf(r)] = true
+		routes[todo.KeyOf(r)] = true
 	}
 	for key := range c.told {
 		routes[key] = true
@@ -240,7 +238,7 @@ func (c *Controller) tell(r *v1.Route, p Problem) {
 		kind = corev1.EventTypeWarning
 	}
 	c.o.Recorder.Event(concerned(r), kind, p.Reason, p.Message)
-	c.o.Log.Info("affinity does not work", "route", keyOf(r).String(), "reason", p.Reason)
+	c.o.Log.Info("affinity does not work", "route", todo.KeyOf(r).String(), "reason", p.Reason)
 }
 
 // concerned returns the Service of a Route, or the Route if there is none.
@@ -250,9 +248,4 @@ func concerned(r *v1.Route) *corev1.ObjectReference {
 	}
 	version, kind := v1.SchemeGroupVersion.WithKind("Route").ToAPIVersionAndKind()
 	return &corev1.ObjectReference{APIVersion: version, Kind: kind, Namespace: r.Namespace, Name: r.Name, UID: r.UID}
-}
-
-// keyOf names an object.
-func keyOf(o metav1.Object) types.NamespacedName {
-	return types.NamespacedName{Namespace: o.GetNamespace(), Name: o.GetName()}
 }

@@ -50,7 +50,7 @@ func (c *Controller) HandleDefaults(cm *corev1.ConfigMap) {
 		return // whoever serves by it says so
 	}
 	c.settings.set(func(v *values) { v.defaults = defaults })
-	c.todo.addAll()
+	c.todo.AddAll()
 }
 
 // HandleNetwork takes over the ConfigMap config-network. One that is wrong changes nothing. Before it was called nothing is told.
@@ -60,7 +60,7 @@ func (c *Controller) HandleNetwork(cm *corev1.ConfigMap) {
 		return // Serving says so
 	}
 	c.settings.set(func(v *values) { v.network = network })
-	c.todo.addAll()
+	c.todo.AddAll()
 }
 
 // HandleAutoscaler takes over the ConfigMap config-autoscaler. One that is wrong changes nothing. Before it was called nothing is told.
@@ -70,7 +70,7 @@ func (c *Controller) HandleAutoscaler(cm *corev1.ConfigMap) {
 		return // Serving says so
 	}
 	c.settings.set(func(v *values) { v.class, v.burst = autoscaler.PodAutoscalerClass, autoscaler.TargetBurstCapacity })
-	c.todo.addAll()
+	c.todo.AddAll()
 }
 
 // ingressClass returns the class of the ingress of a Route.
