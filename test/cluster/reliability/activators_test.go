@@ -83,10 +83,7 @@ func (c cell) run(t *testing.T) {
 	f.awaitRoute(l)
 	k := &killer{driver: d}
 	d.during(l, f.watch, func(ctx context.Context) {
-		d.round(map[string]func(){
-			"pods scaled":         func() { d.scaleTo(revisions[0], 6); d.scaleTo(revisions[0], 3) },
-			"an activator killed": k.kill, "an activator added": d.addActivator, "Redis restarted": d.restartRedis,
-		})
+		d.round(c.deeds(d, k))
 		d.WaitFor(10*time.Minute, fmt.Sprintf("%d requests", enough), func(context.Context) error { return d.record.has(enough) })
 	})
 	took := d.record.clock()
@@ -94,6 +91,18 @@ func (c cell) run(t *testing.T) {
 	k.excuse()
 	t.Logf("%d requests in %.0fs", len(d.record.observations), took.Seconds())
 	verdict(t, e, d)
+}
+
+// deeds returns what is done. What takes a minute is left to LIMPET_LONG.
+func (c cell) deeds(d *driver, k *killer) map[string]func() {
+	deeds := map[string]func(){
+		"pods scaled":         func() { d.scaleTo(revisions[0], 6); d.scaleTo(revisions[0], 3) },
+		"an activator killed": k.kill, "an activator added": d.addActivator, "Redis restarted": d.restartRedis,
+	}
+	if os.Getenv("LIMPET_LONG") != "" {
+		deeds["an activator frozen"], deeds["an activator ended in order"] = k.freeze, k.restart
+	}
+	return deeds
 }
 
 // trace has the queue-proxy of every pod from now on tell of each request.
@@ -160,7 +169,7 @@ func (c cell) judgeQueues(t *testing.T, d *driver, k *killer, traces *collector)
 	held, most := full(pods, c.limit)
 	later := slices.DeleteFunc(slices.Clone(held), k.near)
 	depth, longest := deepest(held)
-	t.Logf("%d requests traced, at most %d in a container; queued %d, %d at once, the longest for %v; %d of them more than a second after the kill",
+	t.Logf("%d requests traced, at most %d in a container; queued %d, %d at once, the longest for %v; %d of them later than a second after a kill or a freeze",
 		answered, most, len(held), depth, longest, len(later))
 	for _, q := range later[:min(len(later), 20)] {
 		t.Logf("%7.3fs queued at %v", q.from.Sub(d.record.began).Seconds(), q)

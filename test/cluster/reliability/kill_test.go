@@ -7,26 +7,24 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/util/retry"
 
 	"github.com/limpet-project/limpet/test/cluster/activator"
 )
 
-// A killer kills an activator, and knows what may have been lost with it.
+// A killer does to activators what they cannot prepare for, and knows what may have been lost.
 type killer struct {
 	*driver
-	victim   string // address
-	from, to time.Duration
+	victim       string // address of the one that was killed
+	from, to     time.Duration
+	frozen, thaw time.Duration // when another stood still
 }
 
 // kill kills one of the activators and waits until there are as many as before.
 func (k *killer) kill() {
-	pods, err := k.entrance.Pods(k.t.Context(), k.selector)
-	if err != nil || len(pods) == 0 {
-		k.t.Fatalf("%d activators (%v), want some", len(pods), err)
-	}
-	pod := &pods[k.rng.IntN(len(pods))]
+	pod := k.anyActivator()
 	k.victim, k.from = pod.Status.PodIP, k.record.clock()
 	await := k.end(pod)
 	k.awaitSilence()
@@ -36,6 +34,44 @@ func (k *killer) kill() {
 	await()
 	k.awaitActivators()
 	k.updateGateways(k.to)
+}
+
+// still is how long an activator stands still: longer than the others wait for it, and not long enough to be taken out.
+const still = 4 * time.Second
+
+// freeze has an activator stand still, as one does that gets no processor, and go on later. Its clients wait for so long.
+func (k *killer) freeze() {
+	pod := k.anyActivator()
+	k.frozen = k.record.clock()
+	thaw := k.entrance.FreezeContainer(pod.Name, pod.Spec.Containers[0].Name)
+	time.Sleep(still)
+	thaw()
+	k.thaw = k.record.clock()
+}
+
+// restart ends an activator in order, under load, as an upgrade or the loss of interest of its autoscaler does.
+func (k *killer) restart() {
+	pod, from := k.anyActivator(), k.record.clock()
+	if err := k.CoreV1().Pods(pod.Namespace).Delete(k.t.Context(), pod.Name, metav1.DeleteOptions{}); err != nil {
+		k.t.Fatal(err)
+	}
+	k.WaitFor(3*time.Minute, "the end of "+pod.Name, func(ctx context.Context) error {
+		if _, err := k.CoreV1().Pods(pod.Namespace).Get(ctx, pod.Name, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+			return fmt.Errorf("it is there (%v)", err)
+		}
+		return nil
+	})
+	k.awaitActivators()
+	k.updateGateways(from)
+}
+
+// anyActivator returns one that is not ending.
+func (k *killer) anyActivator() *corev1.Pod {
+	pods, err := k.entrance.Pods(k.t.Context(), k.selector)
+	if err != nil || len(pods) == 0 {
+		k.t.Fatalf("%d activators (%v), want some", len(pods), err)
+	}
+	return &pods[k.rng.IntN(len(pods))]
 }
 
 // end ends a pod as a crash or as the loss of its node does. It returns what waits for the beginning of what takes its place, where the
@@ -100,11 +136,11 @@ func (d *driver) addActivator() {
 	d.updateGateways(from)
 }
 
-// near reports whether a request came to a pod at the kill or within a second of it: that what the dead activator had sent there has ended
-// is known there a moment later.
+// near reports whether a request came to a pod at the kill, while an activator stood still, or within a second of either: that what the
+// dead activator had sent there has ended is known there a moment later, and one that stood still does not know that others count.
 func (k *killer) near(q queued) bool {
 	at := q.from.Sub(k.record.began)
-	return k.from <= at && at <= k.to+time.Second
+	return k.from <= at && at <= k.to+time.Second || k.frozen <= at && at <= k.thaw+time.Second
 }
 
 // excuse takes the requests that the victim had from their clients when it was killed out of the failures. All others have no excuse: no
