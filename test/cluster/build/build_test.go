@@ -99,10 +99,11 @@ func TestABrokenBuildSaysWhatTheCompilerSaidAndLeavesNoBinary(t *testing.T) {
 	}
 }
 
-func TestAdaptNamesImagesHastensProbesAndDropsWhatNeedsMetrics(t *testing.T) {
+func TestAdaptNamesImagesHastensProbesAsksForLessAndDropsWhatNeedsMetrics(t *testing.T) {
 	deployment := object{"kind": "Deployment", "spec": map[string]any{"template": map[string]any{"spec": map[string]any{
 		"containers": []any{map[string]any{
 			"image": "ko://knative.dev/serving/cmd/activator", "readinessProbe": map[string]any{"periodSeconds": 5},
+			"resources": map[string]any{"requests": map[string]any{"cpu": "300m", "memory": "60Mi"}},
 		}},
 	}}}}
 	got := adapt(deployment, func(c string) string { return "dev.local/" + c + ":0001" })
@@ -112,6 +113,10 @@ func TestAdaptNamesImagesHastensProbesAndDropsWhatNeedsMetrics(t *testing.T) {
 	}
 	if period := at(container, "readinessProbe", "periodSeconds"); period != 1 {
 		t.Errorf("adapt: period of the probe = %v, want 1", period)
+	}
+	requests, _ := at(container, "resources", "requests").(map[string]any)
+	if requests["cpu"] != "100m" || requests["memory"] != "60Mi" {
+		t.Errorf("adapt: requests = %v, want 100m of a processor and the memory as it was", requests)
 	}
 	if o := adapt(object{"kind": "HorizontalPodAutoscaler"}, nil); o != nil {
 		t.Errorf("adapt(HorizontalPodAutoscaler) = %v, want nil", o)

@@ -55,7 +55,7 @@ func (c Cache) Manifests(ctx context.Context, p Part, image func(command string)
 }
 
 // manifestsVersion changes when adapt does.
-const manifestsVersion = "1"
+const manifestsVersion = "2"
 
 // moduleDirs reads YAML out of modules. The first error stays.
 type moduleDirs struct {
