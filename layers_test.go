@@ -25,7 +25,7 @@ var rows = []struct {
 	{"core", []string{"affinity"}},
 	{"contracts", []string{"binding", "endpoint", "lease", "sticky", "token"}},
 	{"engine", []string{"router"}},
-	{"uses", []string{"proxy", "lab", "admin", "config", "telemetry"}},
+	{"uses", []string{"proxy", "transport", "lab", "admin", "config", "telemetry"}},
 	{"adapters", []string{"redis", "knative", "kube"}},
 	{"parts", []string{"node"}},
 	{"mains", []string{"cmd", "knative/cmd", "kube/cmd", "examples", "test", "tools"}},
@@ -33,9 +33,11 @@ var rows = []struct {
 
 // sideways are the imports within a row that are wanted.
 var sideways = map[[2]string]string{
-	{"config", "proxy"}:    "a configuration is compiled to what the data plane serves by",
-	{"telemetry", "proxy"}: "implements the observers that the data plane declares",
-	{"cmd", "examples"}:    "the demonstration runs the counter without another program",
+	{"config", "proxy"}:        "a configuration is compiled to what the data plane serves by",
+	{"config", "transport"}:    "a configuration is compiled to what the data plane serves by",
+	{"telemetry", "proxy"}:     "implements the observers that the data plane declares",
+	{"telemetry", "transport"}: "implements the observers that the data plane declares",
+	{"cmd", "examples"}:        "the demonstration runs the counter without another program",
 }
 
 // byTests are the imports of a higher row that are wanted in tests.
@@ -48,24 +50,26 @@ var alone = []string{"test/soak", "test/bench", "examples/counter"}
 
 // homes says where each dependency lives; nothing else imports it, tests included unless it is listed in testOnly.
 var homes = map[string][]string{
-	"github.com/redis/rueidis":      {"redis"},
-	"github.com/prometheus/":        {"telemetry"},
-	"go.opentelemetry.io/":          {"telemetry", "knative"}, // Serving's chain of handlers takes its providers
-	"github.com/alecthomas/kong":    {"cmd/limpet", "knative/cmd"},
-	"sigs.k8s.io/yaml":              {"config", "knative", "kube", "lab"},
-	"go.yaml.in/yaml/":              {"config"},
-	"github.com/invopop/jsonschema": {"config"},
-	"golang.org/x/net/":             {"proxy"},
-	"golang.org/x/sys/":             {"cmd/limpet", "proxy", "test/bench", "endpoint"},
-	"golang.org/x/sync/":            {"redis", "proxy", "cmd/limpet", "knative"},
-	"k8s.io/":                       {"knative", "kube"},
-	"sigs.k8s.io/":                  {"knative", "kube"},
-	"knative.dev/":                  {"knative"},
-	"go.uber.org/zap":               {"knative"},
-	"gonum.org/v1/":                 {"lab"},
-	"mvdan.cc/gofumpt":              {"tools"},
-	"honnef.co/go/tools":            {"tools"},
-	"golang.org/x/perf":             {"tools"},
+	"github.com/redis/rueidis":       {"redis"},
+	"github.com/prometheus/":         {"telemetry", "lab/flow"},
+	"go.opentelemetry.io/":           {"telemetry", "knative"}, // Serving's chain of handlers takes its providers
+	"github.com/alecthomas/kong":     {"cmd/limpet", "knative/cmd"},
+	"sigs.k8s.io/yaml":               {"config", "knative", "kube", "lab"},
+	"go.yaml.in/yaml/":               {"config"},
+	"github.com/invopop/jsonschema":  {"config"},
+	"github.com/pires/go-proxyproto": {"transport"},
+	"golang.org/x/net/":              {"proxy", "transport"},
+	"golang.org/x/sys/":              {"cmd/limpet", "proxy", "transport", "test/bench", "endpoint"},
+	"golang.org/x/sync/":             {"redis", "proxy", "cmd/limpet", "knative"},
+	"k8s.io/":                        {"knative", "kube"},
+	"sigs.k8s.io/":                   {"knative", "kube"},
+	"knative.dev/":                   {"knative"},
+	"github.com/mdlayher/netlink":    {"lab/flow"},
+	"go.uber.org/zap":                {"knative"},
+	"gonum.org/v1/":                  {"lab"},
+	"mvdan.cc/gofumpt":               {"tools"},
+	"honnef.co/go/tools":             {"tools"},
+	"golang.org/x/perf":              {"tools"},
 }
 
 // modules are nested modules that the product does not build with: their own go.mod says what they depend on.

@@ -135,13 +135,14 @@ func (k *checker) config(c *Config) {
 	k.store(c)
 	k.services(c)
 	k.routes(c)
+	k.transports(c)
 }
 
 func (k *checker) listeners(c *Config) {
 	list := (*position)(nil).field("listeners")
 	names, addresses := make(map[string]int), make(map[string]int)
 	if c.Admin.Address != "off" {
-		addresses[c.Admin.Address] = -1
+		addresses["tcp "+c.Admin.Address] = -1
 	}
 	for i, l := range c.Listeners {
 		at := list.element(i)
@@ -149,7 +150,8 @@ func (k *checker) listeners(c *Config) {
 			k.failAt(at.field("name"), "got %s, which is the name of %s too", quoted(l.Name), list.element(first))
 		}
 		names[l.Name] = i
-		first, taken := addresses[l.Address]
+		address := l.network() + " " + l.Address
+		first, taken := addresses[address]
 		switch {
 		case strings.HasSuffix(l.Address, ":0"): // a port that is chosen when the listener opens
 		case taken && first < 0:
@@ -157,7 +159,7 @@ func (k *checker) listeners(c *Config) {
 		case taken:
 			k.failAt(at.field("address"), "got %s, which is the address of %s too", quoted(l.Address), list.element(first))
 		}
-		addresses[l.Address] = i
+		addresses[address] = i
 	}
 }
 

@@ -27,6 +27,9 @@ func (k *checker) services(c *Config) {
 		if p := s.Probe; p != nil && p.Timeout > p.Interval {
 			k.failAt(at.field("probe").field("timeout"), "got %s, expected at most interval, %s", p.Timeout, p.Interval)
 		}
+		if p := s.Probe; p != nil && p.UDP != nil && p.HTTP != nil {
+			k.failAt(at.field("probe").field("udp"), "expected either http or udp")
+		}
 	}
 }
 
@@ -91,10 +94,7 @@ func (k *checker) endpoints(list *position, endpoints []Endpoint) {
 
 // routes checks that each leads somewhere and that no two match the same requests.
 func (k *checker) routes(c *Config) {
-	services := make(map[affinity.ServiceName]*Service)
-	for i := range c.Services {
-		services[c.Services[i].serviceName()] = &c.Services[i]
-	}
+	services := c.services()
 	type match struct{ host, path string }
 	matches := make(map[match]*position)
 	list := (*position)(nil).field("routes")
@@ -112,6 +112,15 @@ func (k *checker) routes(c *Config) {
 			k.failAt(at.field("upstream"), "expected serverName and caFile only with protocol https")
 		}
 	}
+}
+
+// services returns the services by name.
+func (c *Config) services() map[affinity.ServiceName]*Service {
+	services := make(map[affinity.ServiceName]*Service)
+	for i := range c.Services {
+		services[c.Services[i].serviceName()] = &c.Services[i]
+	}
+	return services
 }
 
 func (p *position) hostPosition(r Route, i int) *position {

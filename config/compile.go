@@ -171,6 +171,10 @@ func (p *Probe) compile() *endpoint.Probe {
 	if p.HTTP != nil {
 		probe.HTTPPath, probe.HTTPHost = p.HTTP.Path, p.HTTP.Host
 	}
+	if p.UDP != nil {
+		send, _ := decodeHex(p.UDP.Send) // checked when it was read
+		probe.UDP, probe.UDPSend = true, string(send)
+	}
 	return probe
 }
 

@@ -51,6 +51,10 @@ func TestServicesAreCompiledForTheTable(t *testing.T) {
 	}, {
 		Name:      affinity.ServiceName{Namespace: "shop", Name: "preview"},
 		Revisions: []endpoint.Revision{{Name: "demo-00002", Weight: 1}},
+		Probe: &endpoint.Probe{
+			UDP: true, UDPSend: "\x00\x01\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\x01",
+			Interval: 5 * time.Second, Timeout: time.Second, HealthyThreshold: 1, UnhealthyThreshold: 3,
+		},
 	}}
 	if diff := cmp.Diff(want, mustReadFull(t).EndpointServices()); diff != "" {
 		t.Errorf("EndpointServices (-want +got):\n%s", diff)
@@ -147,6 +151,7 @@ func TestEverySyntaxAcceptsWhatItSaysAndNothingElse(t *testing.T) {
 		{"host", []string{"app.example.com", "10.0.0.7", "2001:db8::1"}, []string{"", "a b", "a:1", "a..b", strings.Repeat("a", 64)}},
 		{"hostPattern", []string{"*", "*.example.com", "example.com"}, []string{"", "*.", "a.*.b", "**", "*example.com"}},
 		{"path", []string{"/", "/a", "/a/", "/a.b/c-d"}, []string{"", "a", "/a?b", "/a#b", "/a//b", "/a/../b", "/.", "/a b", "/a%2fb", "/ä"}},
+		{"hexBytes", []string{"00", "0001 0100", "DEADbeef"}, []string{"", " ", "0", "0x00", "zz", strings.Repeat("00", 1025)}},
 		{"requestPath", []string{"/healthz?full=1", "/a//b"}, []string{"healthz", "/a b", "/a\r\nb", "/a#b"}},
 		{"header", []string{"X-Tag", "knative_serving-tag"}, []string{"", "X Tag", "X:Tag", "X\nTag"}},
 		{"prefix", []string{"limpet:", "shop/"}, []string{"{shop}", "a b", strings.Repeat("a", 65)}},
@@ -158,7 +163,7 @@ func TestEverySyntaxAcceptsWhatItSaysAndNothingElse(t *testing.T) {
 			}
 		}
 	}
-	if len(syntaxes) != 11 {
+	if len(syntaxes) != 12 {
 		t.Errorf("%d syntaxes, want a case here for each", len(syntaxes))
 	}
 }

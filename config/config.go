@@ -45,7 +45,7 @@ type Config struct {
 	origin origin
 }
 
-// A Listener is an address on which the gateway takes requests: HTTP/1.1 and HTTP/2.
+// A Listener is an address on which the gateway takes requests: HTTP/1.1 and HTTP/2, or with tcp or udp whatever is sent.
 type Listener struct {
 	// Name names the listener in logs and metrics. It is unique.
 	Name string `json:"name" required:"true" check:"name"`
@@ -55,6 +55,10 @@ type Listener struct {
 	TLS *ListenerTLS `json:"tls,omitempty"`
 	// Limits bound what clients may ask of the listener.
 	Limits Limits `json:"limits,omitzero"`
+	// TCP forwards connections instead of requests. Default: the listener takes HTTP.
+	TCP *ListenerTCP `json:"tcp,omitempty"`
+	// UDP forwards datagrams. Default: the listener takes HTTP.
+	UDP *ListenerUDP `json:"udp,omitempty"`
 }
 
 // ListenerTLS says how a listener speaks TLS.

@@ -22,7 +22,7 @@ type description map[string]string
 func describe(t *testing.T) description {
 	t.Helper()
 	d := description{}
-	for _, file := range []string{"config.go", "service.go", "../affinity/policy.go", "../affinity/source.go"} {
+	for _, file := range []string{"config.go", "service.go", "transport.go", "../affinity/policy.go", "../affinity/source.go"} {
 		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ParseComments)
 		if err != nil {
 			t.Fatal(err)

@@ -34,8 +34,8 @@ A small one:
 - **Wrong is refused whole.** An unknown field, a field given twice, a value of the wrong type or out of range, or a reference to what
   does not exist is an error; all of them are told at once, each with file, line, field and what was expected:
   ` + "`limpet.yaml:7: services[0].revisions[0]: unknown field \"wieght\", did you mean weight?`" + `
-- **A running gateway reads the file again** when its content has changed and on SIGHUP. Services, routes and debuggers
-  change at once; the rest changes with a restart, and the log says so. If the new content is wrong, the old one stays in force.
+- **A running gateway reads the file again** when its content has changed and on SIGHUP. Services, routes, debuggers
+  and the services of listeners with tcp or udp change at once; the rest changes with a restart, and the log says so. If the new content is wrong, the old one stays in force.
 - **Names of files** are relative to the directory of the configuration.
 - **Durations** are written with units: ` + "`1h30m`, `500ms`" + `. **Numbers** have no quotes, **texts** that look like numbers need them.
 - An **empty mapping** ` + "`{}`" + ` turns something on with all its defaults; what is left out is off or at its default.

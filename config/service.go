@@ -60,6 +60,8 @@ type Endpoint struct {
 type Probe struct {
 	// HTTP sends a GET and takes the statuses 200 to 399 as good. Default: to connect is enough.
 	HTTP *HTTPProbe `json:"http,omitempty"`
+	// UDP sends a datagram and takes any answer as good. Excludes http.
+	UDP *UDPProbe `json:"udp,omitempty"`
 	// Port is the port to check; 0 is that of the endpoint's address.
 	Port int `json:"port,omitempty" default:"0" min:"0" max:"65535"`
 	// Interval is the time between two checks.
@@ -78,6 +80,13 @@ type HTTPProbe struct {
 	Path string `json:"path,omitempty" default:"/" check:"requestPath"`
 	// Host is the Host header. Default: the endpoint's address.
 	Host string `json:"host,omitempty" check:"host"`
+}
+
+// A UDPProbe is the datagram of a probe.
+type UDPProbe struct {
+	// Send is the payload in hexadecimal digits, with or without spaces: for DNS, a query for the name servers of the root is
+	// "0001 0100 0001 0000 0000 0000 00 0002 0001". Send what the endpoint answers without effect.
+	Send string `json:"send" required:"true" check:"hexBytes"`
 }
 
 // An Ejection leaves out endpoints whose requests fail: no connection, a broken answer, a timeout, or status 502, 503 or 504.

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding/hex"
 	"net"
 	"net/netip"
 	"net/url"
@@ -26,6 +27,7 @@ var syntaxes = map[string]syntax{
 	"requestPath": {isRequestPath, "a path that begins with / and has no # or space"},
 	"header":      {isHeader, "the name of a header such as X-Tag"},
 	"prefix":      {isPrefix, "at most 64 printable characters without space, { or }"},
+	"hexBytes":    {isHexBytes, "1 to 1024 bytes in hexadecimal digits, with or without spaces, such as 0001 0100"},
 	"url":         {isURL, "a URL such as http://localhost:4318/v1/traces"},
 }
 
@@ -34,6 +36,14 @@ func isName(s string) bool {
 		return false
 	}
 	return all(s, func(c byte) bool { return isAlphanumeric(c) || c == '-' || c == '.' || c == '_' })
+}
+
+// decodeHex returns the bytes that s has in hexadecimal digits, between which there may be spaces.
+func decodeHex(s string) ([]byte, error) { return hex.DecodeString(strings.ReplaceAll(s, " ", "")) }
+
+func isHexBytes(s string) bool {
+	b, err := decodeHex(s)
+	return err == nil && 0 < len(b) && len(b) <= 1024
 }
 
 func isAlphanumeric(c byte) bool { return '0' <= c && c <= '9' || 'a' <= c|0x20 && c|0x20 <= 'z' }

@@ -19,6 +19,8 @@ import (
 type Probe struct {
 	HTTPPath           string        // GET this path, 200–399 is good, redirects are not followed; "" connects by TCP only
 	HTTPHost           string        // the Host header; "" is the endpoint's address
+	UDP                bool          // send one datagram of UDPSend instead, see UDPSend
+	UDPSend            string        // bytes of the datagram; any datagram that the endpoint answers with is good
 	Port               int           // another port than the endpoint's; 0 is the same
 	Interval           time.Duration // from one probe to the next, give or take a tenth; default 5s
 	Timeout            time.Duration // default 1s
@@ -84,7 +86,10 @@ func (p prober) probe(ctx context.Context, endpoint string, rule Probe) error {
 	if err != nil {
 		return err
 	}
-	if rule.HTTPPath != "" {
+	switch {
+	case rule.UDP:
+		return p.exchange(ctx, address, rule.UDPSend)
+	case rule.HTTPPath != "":
 		return p.get(ctx, address, rule)
 	}
 	conn, err := p.dial(ctx, "tcp", address)

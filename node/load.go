@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"reflect"
+	"slices"
 	"sync"
 
 	"github.com/limpet-project/limpet/config"
@@ -56,6 +57,11 @@ func (o Options) accept(c *config.Config) error {
 	}
 	if o.Source == nil {
 		return nil
+	}
+	for i := range c.Listeners {
+		if p := c.Listeners[i].Protocol(); p != "http" {
+			return UsageError{fmt.Errorf("%s: listeners[%d].%s: expected listeners for HTTP only: services come from elsewhere", c.File(), i, p)}
+		}
 	}
 	if len(c.Services)+len(c.Routes) > 0 {
 		return UsageError{fmt.Errorf("%s: got services or routes, expected none: they come from elsewhere", c.File())}
@@ -147,7 +153,13 @@ func (n *Node) apply(c *config.Config, err error) {
 		routes.TrustedProxies = n.config.TrustedProxies // the router's ids of client addresses go by these too
 	}
 	if err == nil {
-		err = n.source.Apply(c, func() error { return n.gateway.Swap(routes) })
+		err = n.source.Apply(c, func() error {
+			err := n.gateway.Swap(routes)
+			if err == nil {
+				n.swapTransports(c)
+			}
+			return err
+		})
 	}
 	n.metrics.Reloaded(err)
 	if err != nil {
@@ -168,7 +180,7 @@ func fixed(a, b *config.Config) []string {
 		name string
 		a, b any
 	}{
-		{"listeners", a.Listeners, b.Listeners},
+		{"listeners", fixedListeners(a), fixedListeners(b)},
 		{"admin", a.Admin, b.Admin},
 		{"store", a.Store, b.Store},
 		{"nearCache", a.NearCache, b.NearCache},
@@ -184,4 +196,22 @@ func fixed(a, b *config.Config) []string {
 		}
 	}
 	return parts
+}
+
+// fixedListeners returns the listeners without what a running gateway changes: where connections and datagrams go.
+func fixedListeners(c *config.Config) []config.Listener {
+	list := slices.Clone(c.Listeners)
+	for i := range list {
+		if t := list[i].TCP; t != nil {
+			fixed := *t
+			fixed.Service, fixed.Namespace = "", ""
+			list[i].TCP = &fixed
+		}
+		if u := list[i].UDP; u != nil {
+			fixed := *u
+			fixed.Service, fixed.Namespace = "", ""
+			list[i].UDP = &fixed
+		}
+	}
+	return list
 }

@@ -98,7 +98,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 	if err := n.openRouting(); err != nil {
 		return err
 	}
-	return n.listen()
+	return n.listen(ctx)
 }
 
 // openRouting makes what decides and forwards: table, store, router, gateway.
@@ -138,7 +138,7 @@ func (n *Node) openRouting() (err error) {
 // close gives up what New opened.
 func (n *Node) close() {
 	for _, l := range n.listeners {
-		l.socket.Close()
+		l.close()
 	}
 	if n.admin != nil {
 		n.admin.Close()

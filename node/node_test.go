@@ -195,6 +195,11 @@ func TestConfigurationThatDoesNotFitTheOptionsIsAnErrorOfUsage(t *testing.T) {
 			"listener external-tls: no certificates: tls names no files, and nobody else supplies any for this listener",
 		},
 		{
+			"connections to services from elsewhere",
+			"listeners: [{name: db, address: \"127.0.0.1:0\", tcp: {service: db}}]\nservices: [{name: db, revisions: [{name: db-00001}]}]", elsewhere,
+			"limpet.yaml: listeners[0].tcp: expected listeners for HTTP only: services come from elsewhere",
+		},
+		{
 			"services from two sides", "services: [{name: demo, revisions: [{name: demo-00001}]}]", elsewhere,
 			"limpet.yaml: got services or routes, expected none: they come from elsewhere",
 		},

@@ -64,8 +64,8 @@ func (n *Node) serve(ctx context.Context, l *listener, failed chan<- error) {
 	case <-ctx.Done():
 		return
 	}
-	n.log.Info("listening", "name", l.config.Name, "address", l.socket.Addr().String(), "tls", l.Certificates != nil)
-	if err := l.Serve(ctx, l.socket, n.log); err != nil {
+	n.log.Info("listening", "name", l.config.Name, "address", l.address().String(), "protocol", l.config.Protocol(), "tls", l.Certificates != nil)
+	if err := l.Serve(ctx, n.log); err != nil {
 		failed <- fmt.Errorf("listener %s: %w", l.config.Name, err)
 	}
 }

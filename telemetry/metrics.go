@@ -45,6 +45,8 @@ type Metrics struct {
 	reloaded      prometheus.Gauge
 	configuration prometheus.Gauge
 
+	transport transportMetrics
+
 	targets  series[target, targetSeries]
 	services series[affinity.ServiceName, serviceSeries]
 	watched  atomic.Pointer[watched]
@@ -78,6 +80,8 @@ func NewMetrics() *Metrics {
 	m.registry.MustRegister(m.requests, m.durations, m.bytes, m.answers, m.moved, m.full, m.conflicts, m.inFlight, m.waiters, m.renewals,
 		m.logDrops, m.operations, m.latencies, m.changes, m.missed, m.reloads, m.reloaded, m.configuration, buildInfo(),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), tableCollector{m})
+	m.transport = newTransportMetrics()
+	m.registry.MustRegister(m.transport.collectors()...)
 	m.Reloaded(nil) // a gateway runs only with a configuration
 	return m
 }

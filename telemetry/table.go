@@ -46,7 +46,10 @@ func (m *Metrics) prune() {
 		return t.revision == "" && listed[t.service] != nil || listed[t.service][t.revision]
 	},
 		func(t target) {
-			m.requests.DeletePartialMatch(prometheus.Labels{"service": t.service.String(), "revision": t.revision})
+			gone := prometheus.Labels{"service": t.service.String(), "revision": t.revision}
+			for _, v := range []*prometheus.CounterVec{m.requests, m.transport.connections, m.transport.flows} {
+				v.DeletePartialMatch(gone)
+			}
 		})
 	m.services.prune(func(s affinity.ServiceName) bool { return listed[s] != nil }, m.forget)
 }
@@ -55,7 +58,7 @@ func (m *Metrics) prune() {
 func (m *Metrics) forget(s affinity.ServiceName) {
 	service := prometheus.Labels{"service": s.String()}
 	m.durations.DeletePartialMatch(service)
-	for _, v := range []*prometheus.CounterVec{m.bytes, m.answers, m.moved, m.full, m.conflicts} {
+	for _, v := range append(m.transport.all(), m.bytes, m.answers, m.moved, m.full, m.conflicts) {
 		v.DeletePartialMatch(service)
 	}
 }
