@@ -18,7 +18,7 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/limpet-project/limpet/test/bench/stats"
 )
 
 // A subject is a gateway under measurement.
@@ -89,7 +89,7 @@ func measure(ctx context.Context, o *options, out io.Writer) error {
 
 // round lets one subject serve the load once.
 func (b *bench) round(ctx context.Context, s *subject, counts bool) error {
-	before, err := cpuTime(s.pid)
+	before, err := stats.CPUTime(s.pid)
 	if err != nil {
 		return err
 	}
@@ -100,7 +100,7 @@ func (b *bench) round(ctx context.Context, s *subject, counts bool) error {
 	if err != nil {
 		return err
 	}
-	after, err := cpuTime(s.pid)
+	after, err := stats.CPUTime(s.pid)
 	if err != nil {
 		return err
 	}
@@ -113,16 +113,6 @@ func (b *bench) round(ctx context.Context, s *subject, counts bool) error {
 		s.rate = append(s.rate, float64(r.Requests)/r.Seconds)
 	}
 	return nil
-}
-
-// cpuTime returns the user and system time of a process, in nanoseconds where /proc counts in hundredths of a second: the clock
-// id of a process is made from its pid as clock_getcpuclockid(3) does.
-func cpuTime(pid int) (time.Duration, error) {
-	var ts unix.Timespec
-	if err := unix.ClockGettime(int32(^pid<<3|2), &ts); err != nil {
-		return 0, fmt.Errorf("reading the processor time of process %d: %w", pid, err)
-	}
-	return time.Duration(ts.Nano()), nil
 }
 
 // command makes a command that is pinned to a processor and dies with this process.

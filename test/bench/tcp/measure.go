@@ -1,0 +1,282 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"github.com/limpet-project/limpet/test/bench/stats"
+)
+
+// The most that carrying may cost, as a ratio of processor time to HAProxy's.
+const mostForBytes = 1.10
+
+// A subject is a gateway under measurement.
+type subject struct {
+	name    string
+	address string
+	pid     int
+	bulk    []float64 // seconds of processor time for each gigabyte, by round
+	rate    []float64 // gigabytes per second, by round
+	short   []float64 // microseconds of processor time for each short connection, by round
+}
+
+// A bench is the processes of a measurement.
+type bench struct {
+	o        *options
+	dir      string
+	self     string
+	taskset  string // "" if there is none, or one processor only
+	to       string // the replicas
+	children []*exec.Cmd
+}
+
+// measure runs all rounds and prints the figures.
+func measure(ctx context.Context, o *options, out io.Writer) error {
+	// The kernel ends a child with the thread that started it, so this goroutine, which starts all, keeps its own.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	b := &bench{o: o}
+	defer b.close()
+	all := []*subject{{name: "haproxy"}, {name: "limpet"}}
+	if err := b.start(ctx, all); err != nil {
+		return err
+	}
+	version, err := exec.CommandContext(ctx, o.haproxy, "-v").Output()
+	if err != nil {
+		return err
+	}
+	line, _, _ := strings.Cut(string(version), "\n")
+	fmt.Fprintf(out, "seed %d, %d rounds of %d MB over %d connections and of %d short ones, %s, %s, %d processors\n",
+		o.seed, o.rounds, o.bytes, o.conns, o.short, runtime.Version(), line, runtime.NumCPU())
+	if b.taskset != "" {
+		fmt.Fprintln(out, "pinned: gateways to processor 0, load and replicas to processor 1")
+	} else {
+		fmt.Fprintln(out, "not pinned: taskset is missing, or there is one processor")
+	}
+	rng := rand.New(rand.NewPCG(o.seed, 1))
+	for round := range o.rounds + 1 { // the first warms up and does not count
+		for _, i := range rng.Perm(len(all)) {
+			if err := b.round(ctx, all[i], round > 0); err != nil {
+				return fmt.Errorf("round %d of %s: %w", round, all[i].name, err)
+			}
+		}
+		fmt.Fprintf(os.Stderr, "round %d of %d\n", round, o.rounds)
+	}
+	report(out, rng, all[0], all[1])
+	return nil
+}
+
+// round lets one subject serve the loads once.
+func (b *bench) round(ctx context.Context, s *subject, counts bool) error {
+	cpu, bulk, err := b.load(ctx, s, "--bytes", fmt.Sprint(b.o.bytes*1e6))
+	if err != nil {
+		return err
+	}
+	each, short, err := b.load(ctx, s, "--short", fmt.Sprint(b.o.short))
+	if err != nil || !counts {
+		return err
+	}
+	gigabytes := float64(bulk.Bytes) / 1e9
+	s.bulk = append(s.bulk, cpu.Seconds()/gigabytes)
+	s.rate = append(s.rate, gigabytes/bulk.Seconds)
+	s.short = append(s.short, each.Seconds()*1e6/float64(short.Connections))
+	return nil
+}
+
+// load lets one subject serve a load and returns the processor time that it took.
+func (b *bench) load(ctx context.Context, s *subject, args ...string) (time.Duration, served, error) {
+	var r served
+	before, err := stats.CPUTime(s.pid)
+	if err != nil {
+		return 0, r, err
+	}
+	args = append([]string{"load", "--to", s.address, "--connections", fmt.Sprint(b.o.conns)}, args...)
+	cmd := b.command(ctx, "1", b.self, args...)
+	cmd.Stderr = os.Stderr
+	text, err := cmd.Output()
+	if err != nil {
+		return 0, r, err
+	}
+	after, err := stats.CPUTime(s.pid)
+	if err != nil {
+		return 0, r, err
+	}
+	return after - before, r, json.Unmarshal(text, &r)
+}
+
+// command makes a command that is pinned to a processor and dies with this process.
+func (b *bench) command(ctx context.Context, processor, name string, args ...string) *exec.Cmd {
+	if b.taskset != "" {
+		name, args = b.taskset, append([]string{"-c", processor, name}, args...)
+	}
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	return cmd
+}
+
+func (b *bench) start(ctx context.Context, all []*subject) (err error) {
+	if b.dir, err = os.MkdirTemp("", "limpet-bench-"); err != nil {
+		return err
+	}
+	if b.self, err = os.Executable(); err != nil {
+		return err
+	}
+	if runtime.NumCPU() > 1 {
+		b.taskset, _ = exec.LookPath("taskset") // without it nothing is pinned, which is printed
+	}
+	if b.o.limpet == "" {
+		b.o.limpet = filepath.Join(b.dir, "limpet")
+		const pkg = "github.com/limpet-project/limpet/cmd/limpet"
+		if text, err := exec.CommandContext(ctx, "go", "build", "-o", b.o.limpet, pkg).CombinedOutput(); err != nil {
+			return errors.Join(fmt.Errorf("building limpet: %w", err), errors.New(string(text)))
+		}
+	}
+	if err := b.startUpstream(ctx); err != nil {
+		return err
+	}
+	for _, s := range all {
+		if err := b.startGateway(ctx, s); err != nil {
+			return fmt.Errorf("starting %s: %w", s.name, err)
+		}
+	}
+	return nil
+}
+
+func (b *bench) startUpstream(ctx context.Context) error {
+	cmd := b.command(ctx, "1", b.self, "upstream")
+	cmd.Stderr = os.Stderr
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	b.children = append(b.children, cmd)
+	line, err := bufio.NewReader(stdout).ReadString('\n')
+	b.to = strings.TrimSpace(line)
+	return err
+}
+
+// startGateway starts a subject and waits until it takes connections.
+func (b *bench) startGateway(ctx context.Context, s *subject) (err error) {
+	if s.address, err = freeAddress(); err != nil {
+		return err
+	}
+	text, args := b.limpetConfiguration(s.address), []string{b.o.limpet, "serve", "--state", b.dir, "--config"}
+	if s.name == "haproxy" {
+		text, args = b.haproxyConfiguration(s.address), []string{b.o.haproxy, "-db", "-f"}
+	}
+	file := filepath.Join(b.dir, s.name+".conf")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		return err
+	}
+	cmd := b.command(ctx, "0", args[0], append(args[1:], file)...)
+	log, err := os.Create(filepath.Join(b.dir, s.name+".log"))
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	b.children = append(b.children, cmd)
+	s.pid = cmd.Process.Pid
+	return listening(ctx, s.address, log.Name())
+}
+
+func (b *bench) limpetConfiguration(address string) string {
+	var c strings.Builder
+	fmt.Fprintf(&c, "listeners: [{name: bench, address: %q, tcp: {service: bench}}]\n", address)
+	c.WriteString("admin: {address: \"off\"}\naccessLog: {file: \"off\"}\nservices:\n- name: bench\n")
+	c.WriteString("  affinity: {session: {from: [{clientAddress: {}}]}}\n  revisions:\n  - name: bench-00001\n    endpoints:\n")
+	for i, to := range strings.Split(b.to, ",") {
+		fmt.Fprintf(&c, "    - {name: bench-00001-%d, address: %q}\n", i, to)
+	}
+	return c.String()
+}
+
+func (b *bench) haproxyConfiguration(address string) string {
+	var c strings.Builder
+	c.WriteString("global\n  maxconn 2000\ndefaults\n  mode tcp\n  timeout connect 1s\n  timeout client 1h\n  timeout server 1h\n")
+	c.WriteString("  option splice-auto\n  option splice-request\n  option splice-response\n")
+	fmt.Fprintf(&c, "listen bench\n  bind %s\n  stick-table type ip size 100k expire 1h\n  stick on src\n", address)
+	for i, to := range strings.Split(b.to, ",") {
+		fmt.Fprintf(&c, "  server bench-00001-%d %s\n", i, to)
+	}
+	return c.String()
+}
+
+// listening polls until somebody takes connections.
+func listening(ctx context.Context, address, log string) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if c, err := new(net.Dialer).DialContext(ctx, "tcp", address); err == nil {
+			return c.Close()
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			text, _ := os.ReadFile(log) // only to explain the error
+			return fmt.Errorf("%s: %w: %s", address, ctx.Err(), text)
+		}
+	}
+}
+
+// freeAddress returns a loopback address that was free a moment ago.
+func freeAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer l.Close()
+	return l.Addr().String(), nil
+}
+
+// close ends every process and removes the directory.
+func (b *bench) close() {
+	for _, c := range b.children {
+		_ = c.Process.Kill() // fails only if it has ended
+		_ = c.Wait()         // it was killed
+	}
+	if b.dir != "" {
+		_ = os.RemoveAll(b.dir) // what is left is in the temporary directory
+	}
+}
+
+// report prints the table and how it compares to what was promised.
+func report(out io.Writer, rng *rand.Rand, haproxy, limpet *subject) {
+	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "subject\ts CPU/GB\tCV\tGB/s\tµs CPU/connection\tCV\t")
+	for _, s := range []*subject{haproxy, limpet} {
+		fmt.Fprintf(w, "%s\t%.4f\t%.1f%%\t%.2f\t%.1f\t%.1f%%\t\n", s.name, stats.Median(s.bulk), 100*stats.Variation(s.bulk),
+			stats.Median(s.rate), stats.Median(s.short), 100*stats.Variation(s.short))
+	}
+	w.Flush()
+	fmt.Fprintln(out, "CV is the variation from round to round: the noise of this machine. Ratios are medians of the ratios within rounds.")
+	bulk := stats.Ratio(rng, limpet.bulk, haproxy.bulk)
+	verdict := "PASS"
+	if bulk.High > mostForBytes {
+		verdict = "MISS"
+	}
+	fmt.Fprintf(out, "%s  a gigabyte costs at most %.2f × HAProxy's: %v\n", verdict, mostForBytes, bulk)
+	fmt.Fprintf(out, "      a short connection costs, to HAProxy's: %v\n", stats.Ratio(rng, limpet.short, haproxy.short))
+}

@@ -1,0 +1,298 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"github.com/limpet-project/limpet/test/bench/stats"
+)
+
+// A subject is a gateway under measurement. It has a listener for each kind of load.
+type subject struct {
+	name  string
+	pid   int
+	kept  side
+	fresh side
+}
+
+// A side is what was measured with one kind of load.
+type side struct {
+	address string
+	cpu     []float64 // microseconds of processor time for each answer, by round
+	rate    []float64 // answers per second, by round
+	lost    int
+}
+
+// A bench is the processes of a measurement.
+type bench struct {
+	o        *options
+	dir      string
+	self     string
+	taskset  string // "" if there is none, or one processor only
+	to       string // the replicas
+	children []*exec.Cmd
+}
+
+// measure runs all rounds and prints the figures.
+func measure(ctx context.Context, o *options, out io.Writer) error {
+	// The kernel ends a child with the thread that started it, so this goroutine, which starts all, keeps its own.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	b := &bench{o: o}
+	defer b.close()
+	all := []*subject{{name: "nginx"}, {name: "limpet"}}
+	if err := b.start(ctx, all); err != nil {
+		return err
+	}
+	version, err := exec.CommandContext(ctx, o.nginx, "-v").CombinedOutput()
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "seed %d, %d rounds of %d questions over kept sockets and %d over fresh ones, %d bytes, %d clients, %s, %s, %d processors\n",
+		o.seed, o.rounds, o.kept, o.fresh, o.size, o.clients, runtime.Version(), strings.TrimSpace(string(version)), runtime.NumCPU())
+	if b.taskset != "" {
+		fmt.Fprintln(out, "pinned: gateways to processor 0, load and replicas to processor 1")
+	} else {
+		fmt.Fprintln(out, "not pinned: taskset is missing, or there is one processor")
+	}
+	rng := rand.New(rand.NewPCG(o.seed, 1))
+	for round := range o.rounds + 1 { // the first warms up and does not count
+		for _, i := range rng.Perm(len(all)) {
+			if err := b.round(ctx, all[i], round > 0); err != nil {
+				return fmt.Errorf("round %d of %s: %w", round, all[i].name, err)
+			}
+		}
+		fmt.Fprintf(os.Stderr, "round %d of %d\n", round, o.rounds)
+	}
+	return report(out, rng, all[0], all[1])
+}
+
+// round lets one subject serve the loads once.
+func (b *bench) round(ctx context.Context, s *subject, counts bool) error {
+	if err := b.load(ctx, s.pid, &s.kept, counts, "--questions", fmt.Sprint(b.o.kept)); err != nil {
+		return err
+	}
+	return b.load(ctx, s.pid, &s.fresh, counts, "--questions", fmt.Sprint(b.o.fresh), "--fresh")
+}
+
+// load lets one subject serve one load.
+func (b *bench) load(ctx context.Context, pid int, s *side, counts bool, args ...string) error {
+	before, err := stats.CPUTime(pid)
+	if err != nil {
+		return err
+	}
+	args = append([]string{"load", "--to", s.address, "--clients", fmt.Sprint(b.o.clients), "--size", fmt.Sprint(b.o.size)}, args...)
+	cmd := b.command(ctx, "1", b.self, args...)
+	cmd.Stderr = os.Stderr
+	text, err := cmd.Output()
+	if err != nil {
+		return err
+	}
+	after, err := stats.CPUTime(pid)
+	if err != nil {
+		return err
+	}
+	var r served
+	if err := json.Unmarshal(text, &r); err != nil {
+		return err
+	}
+	if r.Answers == 0 {
+		return errors.New("no question was answered")
+	}
+	if counts {
+		s.cpu = append(s.cpu, (after-before).Seconds()*1e6/float64(r.Answers))
+		s.rate = append(s.rate, float64(r.Answers)/r.Seconds)
+		s.lost += r.Lost
+	}
+	return nil
+}
+
+func report(out io.Writer, rng *rand.Rand, nginx, limpet *subject) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "sockets\tgateway\tµs of processor an answer\tits variation\tanswers a second\tlost\tratio of processor to nginx, 95 %")
+	for _, kind := range []struct {
+		name string
+		of   func(*subject) *side
+	}{{"kept", func(s *subject) *side { return &s.kept }}, {"fresh", func(s *subject) *side { return &s.fresh }}} {
+		for _, s := range []*subject{nginx, limpet} {
+			side := kind.of(s)
+			ratio := ""
+			if s != nginx {
+				ratio = stats.Ratio(rng, side.cpu, kind.of(nginx).cpu).String()
+			}
+			fmt.Fprintf(w, "%s\t%s\t%.2f\t%.0f %%\t%.0f\t%d\t%s\n", kind.name, s.name, stats.Median(side.cpu), 100*stats.Variation(side.cpu),
+				stats.Median(side.rate), side.lost, ratio)
+		}
+	}
+	return w.Flush()
+}
+
+// command makes a command that is pinned to a processor and dies with this process.
+func (b *bench) command(ctx context.Context, processor, name string, args ...string) *exec.Cmd {
+	if b.taskset != "" {
+		name, args = b.taskset, append([]string{"-c", processor, name}, args...)
+	}
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	return cmd
+}
+
+func (b *bench) start(ctx context.Context, all []*subject) (err error) {
+	if b.dir, err = os.MkdirTemp("", "limpet-bench-"); err != nil {
+		return err
+	}
+	if b.self, err = os.Executable(); err != nil {
+		return err
+	}
+	if runtime.NumCPU() > 1 {
+		b.taskset, _ = exec.LookPath("taskset") // without it nothing is pinned, which is printed
+	}
+	if b.o.limpet == "" {
+		b.o.limpet = filepath.Join(b.dir, "limpet")
+		const pkg = "github.com/limpet-project/limpet/cmd/limpet"
+		if text, err := exec.CommandContext(ctx, "go", "build", "-o", b.o.limpet, pkg).CombinedOutput(); err != nil {
+			return errors.Join(fmt.Errorf("building limpet: %w", err), errors.New(string(text)))
+		}
+	}
+	if err := b.startReplicas(ctx); err != nil {
+		return err
+	}
+	for _, s := range all {
+		if err := b.startGateway(ctx, s); err != nil {
+			return fmt.Errorf("starting %s: %w", s.name, err)
+		}
+	}
+	return nil
+}
+
+func (b *bench) startReplicas(ctx context.Context) error {
+	cmd := b.command(ctx, "1", b.self, "answerer")
+	cmd.Stderr = os.Stderr
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	b.children = append(b.children, cmd)
+	line, err := bufio.NewReader(stdout).ReadString('\n')
+	b.to = strings.TrimSpace(line)
+	return err
+}
+
+// startGateway starts a subject and waits until it answers.
+func (b *bench) startGateway(ctx context.Context, s *subject) (err error) {
+	for _, side := range []*side{&s.kept, &s.fresh} {
+		if side.address, err = freeAddress(); err != nil {
+			return err
+		}
+	}
+	file := filepath.Join(b.dir, s.name+".conf")
+	text, args := b.limpetConfiguration(s), []string{b.o.limpet, "serve", "--state", b.dir, "--config", file}
+	if s.name == "nginx" {
+		text, args = b.nginxConfiguration(s), []string{b.o.nginx, "-p", b.dir, "-e", "stderr", "-c", file}
+	}
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		return err
+	}
+	cmd := b.command(ctx, "0", args[0], args[1:]...)
+	log, err := os.Create(filepath.Join(b.dir, s.name+".log"))
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	b.children = append(b.children, cmd)
+	s.pid = cmd.Process.Pid
+	return errors.Join(answers(ctx, s.kept.address, log.Name()), answers(ctx, s.fresh.address, log.Name()))
+}
+
+func (b *bench) limpetConfiguration(s *subject) string {
+	var c strings.Builder
+	c.WriteString("listeners:\n")
+	fmt.Fprintf(&c, "- {name: kept, address: %q, udp: {service: bench}}\n", s.kept.address)
+	fmt.Fprintf(&c, "- {name: fresh, address: %q, udp: {service: bench, responses: 1}}\n", s.fresh.address)
+	c.WriteString("admin: {address: \"off\"}\naccessLog: {file: \"off\"}\nservices:\n- name: bench\n")
+	c.WriteString("  affinity: {session: {from: [{clientAddress: {}}]}}\n  revisions:\n  - name: bench-00001\n    endpoints:\n")
+	for i, to := range strings.Split(b.to, ",") {
+		fmt.Fprintf(&c, "    - {name: bench-00001-%d, address: %q}\n", i, to)
+	}
+	return c.String()
+}
+
+func (b *bench) nginxConfiguration(s *subject) string {
+	var c strings.Builder
+	if b.o.module != "" {
+		fmt.Fprintf(&c, "load_module %s;\n", b.o.module)
+	}
+	fmt.Fprintf(&c, "daemon off;\nmaster_process off;\npid %s/nginx.pid;\nevents { worker_connections 8192; }\n", b.dir)
+	c.WriteString("stream {\n upstream bench {\n  hash $remote_addr consistent;\n")
+	for _, to := range strings.Split(b.to, ",") {
+		fmt.Fprintf(&c, "  server %s;\n", to)
+	}
+	c.WriteString(" }\n proxy_timeout 30s;\n")
+	fmt.Fprintf(&c, " server { listen %s udp; proxy_pass bench; }\n", s.kept.address)
+	fmt.Fprintf(&c, " server { listen %s udp; proxy_pass bench; proxy_responses 1; }\n}\n", s.fresh.address)
+	return c.String()
+}
+
+// answers asks until there is an answer.
+func answers(ctx context.Context, address, log string) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	conn, err := new(net.Dialer).DialContext(ctx, "udp", address)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	for ctx.Err() == nil {
+		if err := conn.SetDeadline(time.Now().Add(20 * time.Millisecond)); err != nil {
+			return err
+		}
+		_, _ = conn.Write([]byte("ready?")) // may be refused as yet
+		if _, err := conn.Read(make([]byte, 16)); err == nil {
+			return nil
+		}
+	}
+	text, _ := os.ReadFile(log) // only to explain the error
+	return fmt.Errorf("%s: %w: %s", address, ctx.Err(), text)
+}
+
+// freeAddress returns a loopback address that was free a moment ago.
+func freeAddress() (string, error) {
+	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	return conn.LocalAddr().String(), nil
+}
+
+// close ends every process and removes the directory.
+func (b *bench) close() {
+	for _, c := range b.children {
+		_ = c.Process.Kill() // fails only if it has ended
+		_ = c.Wait()         // it was killed
+	}
+	if b.dir != "" {
+		_ = os.RemoveAll(b.dir) // what is left is in the temporary directory
+	}
+}
