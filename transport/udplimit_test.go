@@ -135,6 +135,20 @@ func TestAFlowEndsWithItsResponses(t *testing.T) {
 	}
 }
 
+// An endpoint may answer before the goroutine that found it a flow has said that the flow is open.
+func TestEveryFlowEndsWithItsResponsesHoweverSoonTheyCome(t *testing.T) {
+	a := startUDPEndpoint(t, "coredns-a", func(datagram []byte) [][]byte { return [][]byte{datagram} })
+	g := startUDPGateway(t, udpOptions{edit: func(u *UDP) { u.Responses, u.IdleTimeout = 1, time.Hour }}, a)
+	const flows = 500
+	for i := range flows {
+		dialUDP(t, "127.0.1.1", g.address).ask(fmt.Sprintf("query %d", i))
+	}
+	eventually(t, "the end of all flows", func() bool { return g.Open() == 0 })
+	if n := len(g.seen.ends()); n != flows {
+		t.Errorf("%d flows ended, want %d", n, flows)
+	}
+}
+
 func TestDatagramsOfEverySize(t *testing.T) {
 	a := startUDPEndpoint(t, "coredns-a", func(datagram []byte) [][]byte { return [][]byte{datagram} })
 	g := startUDPGateway(t, udpOptions{}, a)

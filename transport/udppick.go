@@ -244,6 +244,7 @@ func (f *flow) flush(s *serving) error {
 		if !f.backlog.waits() {
 			f.phase = flowOpen
 			f.mu.Unlock()
+			f.complete() // the answers may have come before
 			return nil
 		}
 		if !first && !f.holds(route, snapshot) {
