@@ -13,15 +13,46 @@ import (
 // remembers the target and takes no place there. If no endpoint of the revision is ready, Target is the revision alone, and the session
 // is not bound yet. Enter is the second half; a request that ends without it calls Done all the same.
 func (r *Router) Choose(ctx context.Context, req *Request) (*Pick, error) {
-	p, err := r.begin(ctx, req)
-	if err != nil {
+	p := &Pick{r: r, req: *req}
+	if err := p.begin(ctx); err != nil {
 		return nil, err
 	}
-	if err := p.choose(ctx); err != nil && !errors.Is(err, affinity.ErrNoEndpoint) {
+	if err := p.chooseFirst(ctx); err != nil {
 		return nil, err
+	}
+	return p, nil
+}
+
+// ChooseKeyed is Choose for a data plane that places requests without a session and without a flow itself: of such a request it reports
+// false, and has chosen nothing. The pick is made in p, which may be part of something larger; p is overwritten, so no request may have it
+// still. It is to be done with only if ChooseKeyed reports true.
+func (r *Router) ChooseKeyed(ctx context.Context, p *Pick, req *Request) (keyed bool, err error) {
+	*p = Pick{r: r, req: *req}
+	if err := p.begin(ctx); err != nil || p.Key().IsZero() {
+		return false, err
+	}
+	err = p.chooseFirst(ctx)
+	return err == nil, err
+}
+
+// chooseFirst chooses; that no endpoint is ready is no error yet.
+func (p *Pick) chooseFirst(ctx context.Context) error {
+	if err := p.choose(ctx); err != nil && !errors.Is(err, affinity.ErrNoEndpoint) {
+		return err
 	}
 	p.decide.Kept = p.decision.Target.Revision
-	return p, nil
+	return nil
+}
+
+// TryEnter is Enter as far as nothing has to be waited for: it takes a place at the chosen endpoint if there is one now, and reports whether
+// it did. If not, nothing has changed, and Enter does what is left.
+func (p *Pick) TryEnter(ctx context.Context) bool {
+	if p.decision.Endpoint == nil || p.r.o.Endpoints.Acquire(ctx, p.decision.Endpoint, 0) != nil {
+		return false
+	}
+	p.placed = true
+	p.renewStart()
+	return true
 }
 
 // Enter takes a place at the chosen endpoint, once. It waits for an endpoint if the revision has none, until ctx ends, and for a place as

@@ -3,6 +3,7 @@ package router
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -139,4 +140,63 @@ func TestAdoptRenewsWhatTheRequestUsesAndTakesNoPlace(t *testing.T) {
 	if pick.flight.listed {
 		t.Error("after Done the pick is renewed still")
 	}
+}
+
+func TestAKeyedChoiceLeavesRequestsWithoutAKeyAlone(t *testing.T) {
+	g := newGateway(t, binding.NewMemory(binding.MemoryOptions{}))
+	g.fill(50, 50)
+	p := policy(t, affinity.Policy{Session: &affinity.SessionAffinity{}})
+	var pick Pick
+	for _, m := range []*message{from(), from("K-Session", "s-1"), from(), from("K-Session", "s-1")} { // in one place, one after the other
+		keyed, err := g.ChooseKeyed(t.Context(), &pick, &Request{Service: demo, Policy: p, Message: m})
+		if want := len(m.header) > 0; err != nil || keyed != want {
+			t.Fatalf("ChooseKeyed(%v) = %v, %v, want %v, nil", m.header, keyed, err, want)
+		}
+		if !keyed {
+			continue
+		}
+		if err := pick.Enter(t.Context()); err != nil {
+			t.Fatalf("Enter() = %v", err)
+		}
+		home, _ := g.visit(t, p, m)
+		if pick.Target() != home {
+			t.Errorf("ChooseKeyed(%v) leads to %v, want %v as Pick", m.header, pick.Target(), home)
+		}
+		pick.Done(endpoint.OutcomeOK)
+	}
+	if keyed, err := g.ChooseKeyed(t.Context(), &pick, &Request{Service: demo, Policy: p, Message: from("K-Session", strings.Repeat("x", 2000))}); keyed || err == nil {
+		t.Errorf("ChooseKeyed(an id that is too long) = %v, %v, want an error", keyed, err)
+	}
+}
+
+func TestTryEnterTakesAPlaceOrNothing(t *testing.T) {
+	g := limited(t)
+	p := policy(t, affinity.Policy{Session: &affinity.SessionAffinity{}})
+	m := from("K-Session", "alice")
+	first, second := g.choose(t, p, m), g.choose(t, p, m)
+	if !first.TryEnter(t.Context()) || !first.flight.listed {
+		t.Errorf("TryEnter() at a free endpoint = false, or it is not renewed, want true")
+	}
+	if second.TryEnter(t.Context()) || second.placed || second.flight.listed || second.Target() != first.Target() {
+		t.Errorf("TryEnter() at a full endpoint = true, or it changed the pick, want false and nothing else")
+	}
+	first.Done(endpoint.OutcomeOK)
+	if err := second.Enter(t.Context()); err != nil || second.Target() != first.Target() {
+		t.Errorf("Enter() after TryEnter = %v at %v, want nil at %v", err, second.Target(), first.Target())
+	}
+	second.Done(endpoint.OutcomeOK)
+	if load := g.table.Load(first.decision.Endpoint); load.InFlight != 0 {
+		t.Errorf("requests in flight afterwards = %d, want none", load.InFlight)
+	}
+}
+
+func TestTryEnterFindsNothingWhereNoEndpointIsReady(t *testing.T) {
+	g := newGateway(t, binding.NewMemory(binding.MemoryOptions{}))
+	g.fill(100)
+	g.members(1)
+	pick := g.choose(t, policy(t, affinity.Policy{Session: &affinity.SessionAffinity{}}), from("K-Session", "s-1"))
+	if pick.TryEnter(t.Context()) {
+		t.Error("TryEnter() without an endpoint = true, want false")
+	}
+	pick.Done(endpoint.OutcomeUnknown)
 }

@@ -46,8 +46,8 @@ type held struct {
 // Pick chooses the target of one request and takes a place there: it waits, up to the policy's limits, for an endpoint that is
 // unknown here or full. A failing store does not fail the request.
 func (r *Router) Pick(ctx context.Context, req *Request) (*Pick, error) {
-	p, err := r.begin(ctx, req)
-	if err != nil {
+	p := &Pick{r: r, req: *req}
+	if err := p.begin(ctx); err != nil {
 		return nil, err
 	}
 	if err := p.entered(p.settle(ctx)); err != nil {
@@ -57,23 +57,22 @@ func (r *Router) Pick(ctx context.Context, req *Request) (*Pick, error) {
 }
 
 // begin knows the request's keys and what is remembered for them.
-func (r *Router) begin(ctx context.Context, req *Request) (*Pick, error) {
-	p := &Pick{r: r, req: *req}
+func (p *Pick) begin(ctx context.Context) error {
 	if p.req.Policy == nil {
 		p.req.Policy = &noAffinity
 	}
 	p.decide.Now = time.Now()
-	p.decide.Loads = r.o.Endpoints
+	p.decide.Loads = p.r.o.Endpoints
 	p.decide.Random = rand.Uint64()
-	p.decide.Tag = req.Tag
-	if err := r.checkTag(req); err != nil {
-		return nil, err
+	p.decide.Tag = p.req.Tag
+	if err := p.r.checkTag(&p.req); err != nil {
+		return err
 	}
 	if err := p.identify(); err != nil {
-		return nil, err
+		return err
 	}
 	p.recall(ctx)
-	return p, nil
+	return nil
 }
 
 // checkTag refuses a tag that no revision carries before a key is made of it: the value of a tag header is the client's to choose,

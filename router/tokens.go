@@ -107,12 +107,18 @@ func (p *Pick) sealNew(d *affinity.Decision) {
 	p.token.seal = !p.token.other
 }
 
+// EditsRequest reports whether EditRequest may change something. A data plane that has to copy headers for it need not if not.
+func (p *Pick) EditsRequest() bool {
+	if p.token == nil || !p.token.sent {
+		return false
+	}
+	t := p.req.Policy.Session.Token
+	return t == nil || !t.Forward
+}
+
 // EditRequest changes the headers that go to the endpoint: a token is stripped unless the policy forwards it.
 func (p *Pick) EditRequest(h Header) {
-	if p.token == nil || !p.token.sent {
-		return
-	}
-	if t := p.req.Policy.Session.Token; t != nil && t.Forward {
+	if !p.EditsRequest() {
 		return
 	}
 	cookie, header := p.tokenPlace()
