@@ -36,7 +36,7 @@ type Options struct {
 	Observer proxy.Observer
 
 	Stock     activatorhandler.Throttler // Serving's own, for all other requests
-	Transport http.RoundTripper          // to pods
+	Transport http.RoundTripper          // to pods; with TLS its connections are made by a dialer of Dial
 	Config    *activatorconfig.Store
 	Reporter  *activatorhandler.ConcurrencyReporter
 	// RequestLog wraps the handler that it logs the requests of; nil logs none.
@@ -62,10 +62,14 @@ func New(ctx context.Context, o Options) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	chain = o.inContext(ctx, chain)
+	chain = activatorhandler.WrapActivatorHandlerWithFullDuplex(chain, o.Log)
+	found := activatorhandler.NewContextHandler(ctx, chain, o.Config)
 	if o.Source != nil {
-		chain = &affine{source: o.Source, router: o.Router, trust: o.Trust, watch: o.Observer, next: chain}
+		found = &affine{
+			source: o.Source, router: o.Router, trust: o.Trust, watch: o.Observer, config: o.Config, next: found, inner: chain,
+		}
 	}
+	chain = found
 	chain = otelhttp.NewHandler(chain, "handle", otelhttp.WithTracerProvider(o.Traces), otelhttp.WithMeterProvider(o.Metrics))
 	chain = o.Peers.Handler(chain)
 	chain = netprobe.NewHandler(&activatorhandler.ProbeHandler{NextHandler: chain})
@@ -85,11 +89,6 @@ func (o Options) counted(next http.Handler) (http.Handler, error) {
 		next = logged
 	}
 	return activatorhandler.NewMetricAttributeHandler(o.PodName, next), nil
-}
-
-// inContext wraps a handler in what finds the revision that the headers name.
-func (o Options) inContext(ctx context.Context, next http.Handler) http.Handler {
-	return activatorhandler.NewContextHandler(ctx, activatorhandler.WrapActivatorHandlerWithFullDuplex(next, o.Log), o.Config)
 }
 
 // timeouts returns those of a request's revision: for the whole, until the response starts, and between two parts of it.

@@ -79,7 +79,7 @@ func (c *cluster) tenant(namespace, host, revision string, uids ...string) {
 		p := &pod{uid: uid}
 		p.Server = httptest.NewServer(p)
 		c.Cleanup(p.Close)
-		ip, port := split(c.T, p.Listener.Addr().String())
+		ip, port := split(c.TB, p.Listener.Addr().String())
 		slice := &discoveryv1.EndpointSlice{
 			ObjectMeta: metav1.ObjectMeta{
 				Namespace: namespace, Name: uid, Labels: map[string]string{discoveryv1.LabelServiceName: revision + "-private"},
@@ -403,7 +403,7 @@ func (c *cluster) terminate(revision, uid string) {
 	s.Endpoints[0].Conditions = discoveryv1.EndpointConditions{Ready: new(false), Serving: new(true), Terminating: new(true)}
 	_, err = client.Update(c.ctx, s, metav1.UpdateOptions{})
 	c.must(err)
-	_, port := split(c.T, c.pods[uid].Listener.Addr().String())
+	_, port := split(c.TB, c.pods[uid].Listener.Addr().String())
 	c.removeEndpoint(revision, port)
 }
 

@@ -60,13 +60,26 @@ func TestBesideSessionsEveryHistoryOfPlainRequestsIsAsInServing(t *testing.T) {
 	}
 }
 
+// Pods get requests before they are Ready, and when they are so no longer, exactly when Serving gives them some.
+func TestEveryHistoryOfReadinessIsAsInServing(t *testing.T) {
+	for _, limit := range []int64{0, 1, 10} {
+		t.Run(fmt.Sprintf("containerConcurrency %d", limit), func(t *testing.T) {
+			h := newHistory(t, limit, nil, 1)
+			h.twins[0].a.weighs("demo-00001", 100)
+			h.live(h.podComesEarly, h.podComesEarly, h.podIsReady, h.podIsReady, h.podIsReadyNoLonger, h.podIsReadyNoLonger, h.podAnswers,
+				h.podsCome, h.podLeaves)
+		})
+	}
+}
+
 // A history is one of the pods of a revision and of the activators in its path.
 type history struct {
 	*cluster
 	chance *rand.Rand
 	limit  int64
 	twins  []*twin
-	pods   []string // that are listed, by UID
+	pods   []string // that get requests, by UID
+	silent []string // that are listed, not Ready and fail their probes
 	made   int      // pods so far
 }
 
@@ -132,14 +145,100 @@ func (h *history) live(events ...func() string) {
 }
 
 func (h *history) podsCome() string {
-	n := min(1+h.chance.IntN(3), mostPods-len(h.pods))
+	n := min(1+h.chance.IntN(3), mostPods-len(h.pods)-len(h.silent))
 	for range n {
-		h.made++
-		uid := fmt.Sprintf("pod-%d", h.made)
+		uid := h.next()
 		h.pod("demo-00001", uid)
 		h.pods = append(h.pods, uid)
 	}
 	return fmt.Sprintf("%d pods come", n)
+}
+
+// next names a pod.
+func (h *history) next() string {
+	h.made++
+	return fmt.Sprintf("pod-%d", h.made)
+}
+
+// podComesEarly lists a pod that is not Ready and answers probes, or does not.
+func (h *history) podComesEarly() string {
+	if len(h.pods)+len(h.silent) >= mostPods {
+		return "nothing happens"
+	}
+	uid, silent := h.next(), h.chance.IntN(3) == 0
+	h.early("demo-00001", uid, silent)
+	return h.place(uid, silent) + " comes and is not Ready"
+}
+
+// place notes whether a pod that is not Ready gets requests.
+func (h *history) place(uid string, silent bool) string {
+	if silent {
+		h.silent = append(h.silent, uid)
+		return uid + ", which fails its probe,"
+	}
+	h.pods = append(h.pods, uid)
+	return uid
+}
+
+// podIsReady says that some pod is Ready, which it may have been.
+func (h *history) podIsReady() string {
+	uid := h.takeAny()
+	if uid == "" {
+		return "nothing happens"
+	}
+	h.readies(uid)
+	h.pods = append(h.pods, uid)
+	return uid + " is Ready"
+}
+
+// podIsReadyNoLonger says that some pod is not Ready; it was, and may answer still.
+func (h *history) podIsReadyNoLonger() string {
+	uid := h.takeAny()
+	if uid == "" {
+		return "nothing happens"
+	}
+	h.readies(uid)
+	silent := h.chance.IntN(2) == 0
+	h.cluster.pods[uid].silent.Store(silent)
+	h.becomes("demo-00001", uid, false)
+	return h.place(uid, silent) + " is Ready no longer"
+}
+
+// podAnswers lets a pod answer that did not.
+func (h *history) podAnswers() string {
+	if len(h.silent) == 0 {
+		return "nothing happens"
+	}
+	uid := h.silent[0]
+	h.silent = h.silent[1:]
+	h.cluster.pods[uid].silent.Store(false)
+	return h.place(uid, false) + " answers"
+}
+
+// takeAny takes some pod out of the lists.
+func (h *history) takeAny() string {
+	all := slices.Concat(h.pods, h.silent)
+	if len(all) == 0 {
+		return ""
+	}
+	uid := all[h.chance.IntN(len(all))]
+	is := func(one string) bool { return one == uid }
+	h.pods, h.silent = slices.DeleteFunc(h.pods, is), slices.DeleteFunc(h.silent, is)
+	return uid
+}
+
+// readies says that a pod is Ready and waits until ours has heard so: of changes that come together it sees the last.
+func (h *history) readies(uid string) {
+	h.becomes("demo-00001", uid, true)
+	for _, one := range h.twins {
+		one.a.eventually(uid+" is known to be Ready", func() bool {
+			p := one.a.source.prober
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			_, early := p.early[types.NamespacedName{Namespace: shop, Name: "demo-00001"}][uid]
+			return !early
+		})
+	}
 }
 
 func (h *history) podLeaves() string {
@@ -156,10 +255,10 @@ func (h *history) podLeaves() string {
 func (h *history) podIsReplaced() string { return h.podLeaves() + ", " + h.podsCome() }
 
 func (h *history) allLeave() string {
-	for _, uid := range h.pods {
+	for _, uid := range slices.Concat(h.pods, h.silent) {
 		h.unlist("demo-00001", uid)
 	}
-	h.pods = nil
+	h.pods, h.silent = nil, nil
 	return "all pods leave"
 }
 
@@ -299,19 +398,32 @@ type gathering struct {
 
 // try sends one request, and says when it is decided whether it gets in.
 func (g *gathering) try(ctx context.Context, one thrower, decided func()) {
+	defer decided()
 	key := types.NamespacedName{Namespace: shop, Name: "demo-00001"}
-	err := one.Try((&trip{answer: http.Header{}}).in(ctx), key, func(at string, _ bool) error {
-		g.entered <- at
-		decided()
-		<-g.over
-		return nil
+	err := panicsAsErrors(func() error {
+		return one.Try((&trip{answer: http.Header{}}).in(ctx), key, func(at string, _ bool) error {
+			g.entered <- at
+			decided()
+			<-g.over
+			return nil
+		})
 	})
-	decided()
 	if err != nil {
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		g.refused[err.Error()]++
 	}
+}
+
+// panicsAsErrors returns the error of do, or what it panics with. Serving's choice of a pod panics if the last one leaves at the same moment,
+// which its server recovers from; a Throttler that goes on to is unlike what is wanted of it.
+func panicsAsErrors(do func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v", p)
+		}
+	}()
+	return do()
 }
 
 // await waits until so many have entered. A Throttler that has yet to hear of something may let fewer in: its caller tries again.

@@ -11,13 +11,18 @@ import (
 	fakekube "knative.dev/pkg/client/injection/kube/client/fake"
 )
 
-// addEndpoint lists a pod in the Endpoints that Serving's own Throttler reads.
-func (c *cluster) addEndpoint(revision, ip string, port int32) {
+// setEndpoint lists a pod in the Endpoints that Serving's own Throttler reads.
+func (c *cluster) setEndpoint(revision, ip string, port int32, ready bool) {
 	c.Helper()
 	c.endpoints(revision, func(e *corev1.Endpoints) {
-		e.Subsets = append(e.Subsets, corev1.EndpointSubset{
-			Addresses: []corev1.EndpointAddress{{IP: ip}}, Ports: []corev1.EndpointPort{{Name: "http", Port: port}},
-		})
+		e.Subsets = slices.DeleteFunc(e.Subsets, func(s corev1.EndpointSubset) bool { return s.Ports[0].Port == port })
+		s := corev1.EndpointSubset{Ports: []corev1.EndpointPort{{Name: "http", Port: port}}}
+		if at := []corev1.EndpointAddress{{IP: ip}}; ready {
+			s.Addresses = at
+		} else {
+			s.NotReadyAddresses = at
+		}
+		e.Subsets = append(e.Subsets, s)
 	})
 }
 

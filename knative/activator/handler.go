@@ -11,6 +11,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	netheader "knative.dev/networking/pkg/http/header"
 	serving "knative.dev/serving/pkg/activator"
+	activatorconfig "knative.dev/serving/pkg/activator/config"
+	activatorhandler "knative.dev/serving/pkg/activator/handler"
 
 	"github.com/limpet-project/limpet/affinity"
 	"github.com/limpet-project/limpet/endpoint"
@@ -30,19 +32,63 @@ type affine struct {
 	router *router.Router
 	trust  affinity.Trust
 	watch  proxy.Observer // nil is none
-	next   http.Handler
+	config *activatorconfig.Store
+	next   http.Handler // Serving's context handler, which finds the revision that the headers name
+	inner  http.Handler // what that calls
 }
 
 // ServeHTTP implements http.Handler.
 func (h *affine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	t := &trip{answer: w.Header()}
 	strip(r.Header)
-	if err := h.choose(t, r); err != nil {
+	t, err := h.trip(w, r)
+	switch {
+	case err != nil:
 		refuse(w, err)
-		return
+	case t == nil:
+		h.next.ServeHTTP(w, r)
+	case t.pick == nil:
+		h.next.ServeHTTP(w, r.WithContext(t.in(r.Context())))
+	default:
+		defer t.end()
+		h.inner.ServeHTTP(w, r.WithContext(h.found(r.Context(), t)))
 	}
-	defer t.end()
-	h.next.ServeHTTP(w, r.WithContext(t.in(r.Context())))
+}
+
+// found returns the context of a request whose revision is known here already, as Serving's context handler makes it.
+func (h *affine) found(ctx context.Context, t *trip) context.Context {
+	key := types.NamespacedName{Namespace: t.revision.Namespace, Name: t.revision.Name}
+	return h.config.ToContext(activatorhandler.WithRevisionAndID(t.in(ctx), t.revision, key))
+}
+
+// trip returns what the Throttler has to know of a request: nil if it goes the way that it goes in Serving.
+func (h *affine) trip(w http.ResponseWriter, r *http.Request) (*trip, error) {
+	namespace, name := first(r, serving.RevisionHeaderNamespace), first(r, serving.RevisionHeaderName)
+	if namespace == "" || name == "" { // a revision was addressed by its own host
+		return &trip{answer: w.Header()}, nil
+	}
+	index := h.source.index.Load()
+	if s, found := h.scope(index, namespace, r); found {
+		t := newTrip(w)
+		chosen, err := h.choose(t, index, s, namespace, r)
+		if chosen {
+			return t, nil
+		}
+		if t.forget(); err != nil {
+			return nil, err
+		}
+	}
+	if limit, _ := index.limit(types.NamespacedName{Namespace: namespace, Name: name}); limit > 0 {
+		return &trip{answer: w.Header()}, nil
+	}
+	return nil, nil
+}
+
+// first returns the first value of a header, whose name is in canonical form.
+func first(r *http.Request, name string) string {
+	if values := r.Header[name]; len(values) > 0 {
+		return values[0]
+	}
+	return ""
 }
 
 // strip removes what only Limpet says.
@@ -54,50 +100,45 @@ func strip(h http.Header) {
 	}
 }
 
-// choose settles the revision of a request and says so in its headers. A request that affinity does not concern, or of whose Route too
-// little is known here, is left as it is. The error is the client's fault, or that of its context.
-func (h *affine) choose(t *trip, r *http.Request) error {
-	namespace := r.Header.Get(serving.RevisionHeaderNamespace)
-	if namespace == "" || r.Header.Get(serving.RevisionHeaderName) == "" {
-		return nil // a revision was addressed by its own host
-	}
-	s, found := h.scope(namespace, r)
-	if !found {
-		return nil
-	}
-	m := newMessage(r)
-	pick, err := h.router.Choose(r.Context(), &router.Request{
+// choose settles the revision of a request and says so in its headers. It reports false for a request without a session and a flow, and for
+// one of whose Route too little is known here: these are left as they are. The error is the client's fault, or that of its context.
+func (h *affine) choose(t *trip, x *index, s scope, namespace string, r *http.Request) (bool, error) {
+	m := message{r}
+	keyed, err := h.router.ChooseKeyed(r.Context(), &t.own, &router.Request{
 		Service: s.service, Policy: s.policy, Message: m, Secure: m.secure(h.trust),
 	})
-	if err != nil {
-		return fault(err)
+	if !keyed {
+		return false, fault(err)
 	}
-	key := types.NamespacedName{Namespace: namespace, Name: pick.Target().Revision}
-	if _, err := h.source.revision(key); err != nil || pick.Key().IsZero() {
-		pick.Done(endpoint.OutcomeUnknown)
-		return nil
+	key := types.NamespacedName{Namespace: namespace, Name: t.own.Target().Revision}
+	if t.revision = h.source.at(x, key); t.revision == nil {
+		t.own.Done(endpoint.OutcomeUnknown)
+		return false, nil
 	}
-	r.Header.Set(serving.RevisionHeaderName, key.Name)
-	t.pick, t.overflow, t.wait = pick, affinity.OverflowWait, untilCanceled
-	if session := s.policy.Session; session != nil && pick.Key().Scope.Kind == affinity.KindSession {
+	if first(r, serving.RevisionHeaderName) != key.Name {
+		r.Header.Set(serving.RevisionHeaderName, key.Name)
+	}
+	t.pick, t.overflow, t.wait = &t.own, affinity.OverflowWait, untilCanceled
+	if session := s.policy.Session; session != nil && t.pick.Key().Scope.Kind == affinity.KindSession {
 		t.overflow, t.wait = session.Overflow, time.Duration(session.QueueTimeout)
 	}
 	if h.watch != nil {
-		t.seen = look(h.watch, r, s.service)
+		t.seen.look(h.watch, r, s.service)
 	}
-	return nil
+	return true, nil
 }
 
 // scope finds the traffic that a request is of. A host that a proxy in between has put in the place of the client's counts first.
-func (h *affine) scope(namespace string, r *http.Request) (scope, bool) {
+func (h *affine) scope(x *index, namespace string, r *http.Request) (scope, bool) {
 	tag := ""
 	if h.source.byHeader.Load() {
 		tag = r.Header.Get(netheader.RouteTagKey)
 	}
-	x := h.source.index.Load()
 	s, found := x.find(namespace, r.Host, tag)
-	if original := r.Header.Get(netheader.OriginalHostKey); !found && original != "" {
-		s, found = x.find(namespace, original, tag)
+	if !found {
+		if original := r.Header.Get(netheader.OriginalHostKey); original != "" {
+			s, found = x.find(namespace, original, tag)
+		}
 	}
 	return s, found
 }

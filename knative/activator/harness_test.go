@@ -56,15 +56,16 @@ const (
 
 // A cluster is an API server's content, with real pods behind it.
 type cluster struct {
-	*testing.T
+	testing.TB
 	ctx      context.Context
 	pods     map[string]*pod // by UID
 	observer proxy.Observer  // of activators that begin; nil is none
+	stock    bool            // activators that begin are Serving's own
 
 	activating []*activator // all that have begun
 }
 
-func newCluster(t *testing.T) *cluster {
+func newCluster(t testing.TB) *cluster {
 	t.Helper()
 	ctx, cancel, informers := rtesting.SetupFakeContextWithCancel(t)
 	ctx = quiet(ctx)
@@ -73,7 +74,7 @@ func newCluster(t *testing.T) *cluster {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { cancel(); wait() })
-	return &cluster{T: t, ctx: ctx, pods: make(map[string]*pod)}
+	return &cluster{TB: t, ctx: ctx, pods: make(map[string]*pod)}
 }
 
 // must ends the test if err is not nil.
@@ -81,6 +82,16 @@ func (c *cluster) must(err error) {
 	c.Helper()
 	if err != nil {
 		c.Fatal(err)
+	}
+}
+
+// eventually waits until something is so.
+func (c *cluster) eventually(what string, is func() bool) {
+	c.Helper()
+	for end := time.Now().Add(time.Minute); !is(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(end) {
+			c.Fatalf("waited a minute: %s", what)
+		}
 	}
 }
 
@@ -118,7 +129,8 @@ func newRoute(annotations map[string]string, shares ...share) *v1.Route {
 	return r
 }
 
-// revision makes a revision with its public Service.
+// revision makes a revision with its public Service. When it returns the informer of revisions has heard of it: Serving's own Throttler drops
+// what it hears of the Endpoints of one that it does not know, for good.
 func (c *cluster) revision(name string, concurrency int64) {
 	c.Helper()
 	r := &v1.Revision{ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: name}}
@@ -126,6 +138,10 @@ func (c *cluster) revision(name string, concurrency int64) {
 	r.Spec.Containers = []corev1.Container{{Name: "counter"}}
 	_, err := fakeserving.Get(c.ctx).ServingV1().Revisions(shop).Create(c.ctx, r, metav1.CreateOptions{})
 	c.must(err)
+	c.eventually("the informer has heard of "+name, func() bool {
+		_, known, _ := fakerevisions.Get(c.ctx).Informer().GetStore().GetByKey(shop + "/" + name)
+		return known
+	})
 	s := &corev1.Service{ObjectMeta: metav1.ObjectMeta{
 		Namespace: shop, Name: name, Labels: map[string]string{"networking.internal.knative.dev/serviceType": "Public"},
 	}}
@@ -146,11 +162,16 @@ type pod struct {
 	uid            string
 	inFlight, most atomic.Int64
 	served         atomic.Int64
+	silent         atomic.Bool   // fails Serving's probes
 	hold           chan struct{} // not nil: requests with the header Hold wait until it is closed
 }
 
 func (p *pod) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Header.Get(netheader.ProbeKey) != "" {
+		if p.silent.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
 		io.WriteString(w, "queue")
 		return
 	}
@@ -202,42 +223,64 @@ func echo(w http.ResponseWriter) {
 func (c *cluster) pod(revision string, uids ...string) {
 	c.Helper()
 	for _, uid := range uids {
-		p := &pod{uid: uid, hold: make(chan struct{})}
-		p.Server = httptest.NewUnstartedServer(p)
-		p.Config.Protocols = new(http.Protocols)
-		p.Config.Protocols.SetHTTP1(true)
-		p.Config.Protocols.SetUnencryptedHTTP2(true)
-		p.Start()
-		c.Cleanup(p.Close)
-		c.pods[uid] = p
-		c.list(revision, uid, p.Listener.Addr().String())
+		c.list(revision, uid, c.start(uid).Listener.Addr().String())
 	}
 }
 
-// list lists a pod in the slices, and in the Endpoints that Serving's own Throttler reads.
-func (c *cluster) list(revision, uid, address string) {
+// start starts a pod, which nobody lists yet.
+func (c *cluster) start(uid string) *pod {
 	c.Helper()
-	ip, port := split(c.T, address)
+	p := &pod{uid: uid, hold: make(chan struct{})}
+	p.Server = httptest.NewUnstartedServer(p)
+	p.Config.Protocols = new(http.Protocols)
+	p.Config.Protocols.SetHTTP1(true)
+	p.Config.Protocols.SetUnencryptedHTTP2(true)
+	p.Start()
+	c.Cleanup(p.Close)
+	c.pods[uid] = p
+	return p
+}
+
+// list lists a pod in the slices, and in the Endpoints that Serving's own Throttler reads.
+func (c *cluster) list(revision, uid, address string) { c.listAs(revision, uid, address, true) }
+
+// listAs lists a pod that is Ready or not.
+func (c *cluster) listAs(revision, uid, address string, ready bool) {
+	c.Helper()
+	ip, port := split(c.TB, address)
 	s := &discoveryv1.EndpointSlice{
 		ObjectMeta:  metav1.ObjectMeta{Namespace: shop, Name: uid, Labels: map[string]string{discoveryv1.LabelServiceName: revision + "-private"}},
 		AddressType: discoveryv1.AddressTypeIPv4,
 		Ports:       []discoveryv1.EndpointPort{{Name: new("http"), Port: &port}},
-		Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{ip}, TargetRef: &corev1.ObjectReference{Kind: "Pod", UID: types.UID(uid)}}},
+		Endpoints: []discoveryv1.Endpoint{{
+			Addresses: []string{ip}, TargetRef: &corev1.ObjectReference{Kind: "Pod", UID: types.UID(uid)},
+			Conditions: discoveryv1.EndpointConditions{Ready: &ready},
+		}},
 	}
-	_, err := fakekube.Get(c.ctx).DiscoveryV1().EndpointSlices(shop).Create(c.ctx, s, metav1.CreateOptions{})
+	client := fakekube.Get(c.ctx).DiscoveryV1().EndpointSlices(shop)
+	_, err := client.Create(c.ctx, s, metav1.CreateOptions{})
+	if apierrors.IsAlreadyExists(err) {
+		_, err = client.Update(c.ctx, s, metav1.UpdateOptions{})
+	}
 	c.must(err)
-	c.addEndpoint(revision, ip, port)
+	c.setEndpoint(revision, ip, port, ready)
+}
+
+// becomes says that a pod that is listed is Ready now, or is not.
+func (c *cluster) becomes(revision, uid string, ready bool) {
+	c.Helper()
+	c.listAs(revision, uid, c.pods[uid].Listener.Addr().String(), ready)
 }
 
 // unlist takes a pod from the lists; it goes on.
 func (c *cluster) unlist(revision, uid string) {
 	c.Helper()
 	c.must(fakekube.Get(c.ctx).DiscoveryV1().EndpointSlices(shop).Delete(c.ctx, uid, metav1.DeleteOptions{}))
-	_, port := split(c.T, c.pods[uid].Listener.Addr().String())
+	_, port := split(c.TB, c.pods[uid].Listener.Addr().String())
 	c.removeEndpoint(revision, port)
 }
 
-func split(t *testing.T, address string) (string, int32) {
+func split(t testing.TB, address string) (string, int32) {
 	t.Helper()
 	ip, port, err := net.SplitHostPort(address)
 	if err != nil {
@@ -288,11 +331,13 @@ func (c *cluster) activator(store binding.Store, name string, several bool) *act
 	c.Helper()
 	digester, err := affinity.NewDigester([]byte("0123456789abcdef0123456789abcdef"))
 	c.must(err)
+	transport := network.NewProxyAutoTransport(100, 100)
 	a := &activator{c: c, name: name, store: store, conns: new(conns), table: endpoint.NewTable(endpoint.Options{})}
-	r := router.New(router.Options{Endpoints: a.table, Store: store, Keys: affinity.Keyer{Digester: digester}, Tokens: newTokens(c.T)})
+	r := router.New(router.Options{Endpoints: a.table, Store: store, Keys: affinity.Keyer{Digester: digester}, Tokens: newTokens(c.TB)})
 	a.source = NewSource(SourceOptions{
 		Table: a.table, Routes: fakeroutes.Get(c.ctx).Informer(), Revisions: fakerevisions.Get(c.ctx).Informer(),
 		Services: fakeservices.Get(c.ctx).Informer(), Slices: fakeslices.Get(c.ctx).Informer(),
+		Probing: Probing{Transport: transport, Timeout: 300 * time.Millisecond, Frequency: 200 * time.Millisecond},
 	})
 	if several {
 		a.peers = newPeers(PeersOptions{
@@ -300,7 +345,6 @@ func (c *cluster) activator(store binding.Store, name string, several bool) *act
 		}, patient)
 		a.peers.transport.DialContext = a.conns.dial
 	}
-	transport := network.NewProxyAutoTransport(100, 100)
 	ctx, cancel := context.WithCancel(c.ctx)
 	stock := activatornet.NewThrottler(ctx, "127.0.0.1")
 	a.stock = stock
@@ -324,11 +368,15 @@ func (c *cluster) activator(store binding.Store, name string, several bool) *act
 			}
 		}
 	})
-	h, err := New(ctx, Options{
+	o := Options{
 		Source: a.source, Table: a.table, Router: r, Peers: a.peers, Observer: c.observer, Stock: stock, Transport: transport,
 		Config: activatorconfig.NewStore(zap.NewNop().Sugar()), Reporter: reporter, Health: func() error { return nil }, PodName: name,
 		Log: zap.NewNop().Sugar(), Traces: otel.GetTracerProvider(), Metrics: otel.GetMeterProvider(),
-	})
+	}
+	if c.stock {
+		o.Source = nil
+	}
+	h, err := New(ctx, o)
 	c.must(err)
 	a.serve(h)
 	a.stop = sync.OnceFunc(func() {
@@ -420,7 +468,7 @@ func (a *activator) serve(h http.Handler) {
 	go a.server.Serve(a.conns)
 	a.c.Cleanup(func() { a.server.Close() })
 	a.url = "http://" + socket.Addr().String()
-	ip, port := split(a.c.T, socket.Addr().String())
+	ip, port := split(a.c.TB, socket.Addr().String())
 	s := &discoveryv1.EndpointSlice{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: "knative-serving", Name: a.name, Labels: map[string]string{discoveryv1.LabelServiceName: "activator-service"},
@@ -435,11 +483,7 @@ func (a *activator) serve(h http.Handler) {
 // eventually waits until something is so.
 func (a *activator) eventually(what string, is func() bool) {
 	a.c.Helper()
-	for end := time.Now().Add(time.Minute); !is(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(end) {
-			a.c.Fatalf("waited a minute: %s", what)
-		}
-	}
+	a.c.eventually(what, is)
 }
 
 // knows waits until the activator has the revision with so many pods.

@@ -29,12 +29,14 @@ func (s *Source) look(key types.NamespacedName) {
 	}
 }
 
-// pods returns the pods of a revision as they are now, each with the revision's limit. Activators that stand in for them are none:
+// pods returns the pods of a revision as they are now, each with the revision's limit. One that answers counts as ready before it is listed
+// so. Activators that stand in for them are none:
 // this one waits for a pod itself.
 func (s *Source) pods(key types.NamespacedName, known *members) *members {
 	m := &members{drains: make(map[string]time.Time)}
 	r, err := s.revision(key)
 	if err != nil {
+		s.prober.forget(key)
 		return m
 	}
 	port := strconv.Itoa(netapi.ServicePort(r.GetProtocol()))
@@ -46,6 +48,11 @@ func (s *Source) pods(key types.NamespacedName, known *members) *members {
 		e.Limit = int(r.Spec.GetContainerConcurrency())
 		m.list = append(m.list, m.keepDrain(e, known))
 	}
+	var before []endpoint.Member
+	if known != nil {
+		before = known.list
+	}
+	s.prober.admit(key, r, m.list, before)
 	return m
 }
 
@@ -67,9 +74,11 @@ func (s *Source) forget() {
 	for key := range s.members {
 		if !s.need[key] {
 			delete(s.members, key)
+			s.prober.forget(key)
 			s.o.Table.ForgetMembers(endpoint.RevisionName{Namespace: key.Namespace, Name: key.Name})
 		}
 	}
+	maps.DeleteFunc(s.known, func(key types.NamespacedName, _ *revision) bool { return !s.need[key] })
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	maps.DeleteFunc(s.deleted, func(key types.NamespacedName, _ bool) bool { return !s.need[key] })

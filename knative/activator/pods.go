@@ -22,7 +22,8 @@ func (s *Source) SessionLoad() policy.SessionLoad {
 // bound returns the revisions that get requests of Routes whose sessions are remembered. Of other sessions nobody knows how many there are.
 func (s *Source) bound() map[types.NamespacedName]bool {
 	revisions, seen := make(map[types.NamespacedName]bool), make(map[*table]bool)
-	for _, t := range s.index.Load().hosts {
+	for _, h := range s.index.Load().hosts {
+		t := h.table
 		if seen[t] || t.policy.Session == nil || t.policy.Session.Mode != affinity.ModeBound {
 			continue
 		}

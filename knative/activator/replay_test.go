@@ -75,6 +75,7 @@ type fixed string
 
 func (f fixed) address() string               { return string(f) }
 func (f fixed) another(context.Context) error { return endpoint.ErrGone }
+func (f fixed) editsRequest() bool            { return false }
 func (f fixed) editRequest(http.Header)       {}
 func (f fixed) editResponse(http.Header)      {}
 

@@ -11,26 +11,28 @@ import (
 	"github.com/limpet-project/limpet/proxy"
 )
 
-// A sight is what an observer is told of one request with affinity, as a gateway tells of its own.
+// A sight is what an observer is told of one request with affinity, as a gateway tells of its own. The zero sight is of a request of
+// which nobody is told.
 type sight struct {
-	observer         proxy.Observer
-	ctx              context.Context
-	begin            time.Time
-	service          affinity.ServiceName
-	method, protocol string
+	observer proxy.Observer
+	ctx      context.Context
+	seen     proxy.Observed
 }
 
 // look begins to observe a request.
-func look(o proxy.Observer, r *http.Request, service affinity.ServiceName) *sight {
-	return &sight{o, o.Start(r.Context(), r), time.Now(), service, r.Method, r.Proto}
+func (s *sight) look(o proxy.Observer, r *http.Request, service affinity.ServiceName) {
+	s.observer, s.ctx = o, o.Start(r.Context(), r)
+	s.seen = proxy.Observed{Service: service, Method: r.Method, Protocol: r.Proto, Begin: time.Now()}
 }
 
 // end tells how the request ended. What Serving answers after the pod did, such as a time-out, is in its own metrics.
 func (s *sight) end(t *trip, err error) {
-	o := proxy.Observed{
-		Service: s.service, Picked: true, Target: t.pick.Target(), Reason: t.pick.Reason(), Method: s.method, Protocol: s.protocol,
-		Status: t.status, Begin: s.begin, Duration: time.Since(s.begin), Err: err,
+	if s.observer == nil {
+		return
 	}
+	o := &s.seen
+	o.Picked, o.Target, o.Reason = true, t.pick.Target(), t.pick.Reason()
+	o.Status, o.Duration, o.Err = t.status, time.Since(o.Begin), err
 	digest := t.pick.Key().Digest
 	copy(o.Key[:], digest[:])
 	switch {
@@ -42,5 +44,5 @@ func (s *sight) end(t *trip, err error) {
 	default:
 		o.Status, o.Cause = http.StatusServiceUnavailable, "no-endpoint"
 	}
-	s.observer.End(s.ctx, &o)
+	s.observer.End(s.ctx, o)
 }

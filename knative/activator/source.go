@@ -24,13 +24,14 @@ import (
 	"github.com/limpet-project/limpet/knative/policy"
 )
 
-// SourceOptions are what a Source works with. All but Log are needed.
+// SourceOptions are what a Source works with. All but Probing and Log are needed.
 type SourceOptions struct {
 	Table *endpoint.Table // gets the services of Routes and the members of their revisions
 	// The informers of all namespaces. They are somebody else's to start and stop. An index is added to Slices.
 	Routes, Revisions, Services, Slices cache.SharedIndexInformer
 	// SystemInternalTLS says that pods are spoken to in TLS.
 	SystemInternalTLS bool
+	Probing           Probing      // of pods that are not Ready; they get nothing without it
 	Log               *slog.Logger // nil logs nothing
 }
 
@@ -40,6 +41,7 @@ type Source struct {
 	o         SourceOptions
 	revisions servinglisters.RevisionLister
 	backends  *backend.Source
+	prober    *prober
 	todo      todo
 	index     atomic.Pointer[index]
 	byHeader  atomic.Bool // tags may be asked for by header
@@ -51,8 +53,9 @@ type Source struct {
 
 	// What follows is Run's alone.
 	tables  map[types.NamespacedName]*table
-	need    map[types.NamespacedName]bool     // the revisions that a table lists
-	members map[types.NamespacedName]*members // of the revisions that a table lists
+	need    map[types.NamespacedName]bool      // the revisions that a table lists
+	members map[types.NamespacedName]*members  // of the revisions that a table lists
+	known   map[types.NamespacedName]*revision // of these too: what requests look at
 }
 
 // NewSource returns a source that knows nothing yet, with the defaults of all settings.
@@ -62,8 +65,9 @@ func NewSource(o SourceOptions) *Source {
 	}
 	s := &Source{
 		o: o, todo: newTodo(), deleted: make(map[types.NamespacedName]bool), tables: make(map[types.NamespacedName]*table),
-		members: make(map[types.NamespacedName]*members),
+		members: make(map[types.NamespacedName]*members), known: make(map[types.NamespacedName]*revision),
 	}
+	s.prober = newProber(o.Probing, o.SystemInternalTLS, s.todo.addRevision)
 	s.revisions = servinglisters.NewRevisionLister(o.Revisions.GetIndexer())
 	s.backends = backend.New(backend.Options{
 		Table: o.Table, Services: o.Services, Slices: o.Slices, Log: o.Log,
@@ -71,7 +75,7 @@ func NewSource(o SourceOptions) *Source {
 		SystemInternalTLS: func() bool { return o.SystemInternalTLS },
 	})
 	s.network, _ = netconfig.NewConfigFromMap(nil) // the defaults are not wrong
-	s.index.Store(newIndex(nil))
+	s.index.Store(newIndex(nil, nil))
 	return s
 }
 
@@ -135,6 +139,9 @@ func (s *Source) Run(ctx context.Context) error {
 	if !cache.WaitForCacheSync(ctx.Done(), synced...) {
 		return nil
 	}
+	var probes sync.WaitGroup
+	defer probes.Wait()
+	probes.Go(func() { s.prober.run(ctx) })
 	s.todo.addAll()
 	s.work()
 	s.o.Table.SetSynced()
@@ -167,6 +174,7 @@ func (s *Source) work() {
 	}
 	for key, itself := range revisions {
 		if itself {
+			s.refresh(key)
 			changed = s.takeRevision(key) || changed
 		}
 	}
@@ -276,11 +284,41 @@ func (s *Source) publish() {
 		services = append(services, t.services...)
 	}
 	s.o.Table.SetServices(services)
-	s.index.Store(newIndex(tables))
+	s.index.Store(newIndex(tables, s.atHand))
+}
+
+// atHand returns a revision as it is kept for requests.
+func (s *Source) atHand(key types.NamespacedName) *revision {
+	r := s.known[key]
+	if r == nil {
+		r = new(revision)
+		s.known[key] = r
+	}
+	s.refresh(key)
+	return r
+}
+
+// refresh takes over how the informer knows a revision, if it is kept for requests.
+func (s *Source) refresh(key types.NamespacedName) {
+	if r := s.known[key]; r != nil {
+		now, _ := s.revision(key)
+		r.Store(now)
+	}
 }
 
 // errUnknownRevision means that the informer has not heard of a revision, or that it is gone.
 var errUnknownRevision = errors.New("the revision is not known")
+
+// at returns a revision for a request: as it is at hand, else as the informer knows it. It is nil if that has not heard of it.
+func (s *Source) at(x *index, key types.NamespacedName) *v1.Revision {
+	if l, listed := x.revisions[key]; listed {
+		if r := l.now.Load(); r != nil {
+			return r
+		}
+	}
+	r, _ := s.revision(key)
+	return r
+}
 
 // revision returns a revision as the informer knows it.
 func (s *Source) revision(key types.NamespacedName) (*v1.Revision, error) {

@@ -35,6 +35,8 @@ type podPlace struct {
 
 func (p *podPlace) address() string { return p.e.Address }
 
+func (p *podPlace) editsRequest() bool { return p.pick != nil && p.pick.EditsRequest() }
+
 func (p *podPlace) editRequest(h http.Header) {
 	if p.pick != nil {
 		p.pick.EditRequest(headers{h})
@@ -203,11 +205,11 @@ func (t *throttler) look(pool *affinity.Pool) []*affinity.Endpoint {
 
 // pool returns the pods of a revision, nil if the table does not have it.
 func (t *throttler) pool(key types.NamespacedName) *affinity.Pool {
-	service, listed := t.source.index.Load().revisions[key]
+	l, listed := t.source.index.Load().revisions[key]
 	if !listed {
 		return nil
 	}
-	snapshot := t.table.Snapshot(service)
+	snapshot := t.table.Snapshot(l.service)
 	if snapshot == nil {
 		return nil
 	}

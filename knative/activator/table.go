@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -183,29 +184,57 @@ func compareTables(a, b *table) int {
 	return cmp.Or(a.created.Compare(b.created), cmp.Compare(a.route.Namespace, b.route.Namespace), cmp.Compare(a.route.Name, b.route.Name))
 }
 
-// An index finds what concerns a request among all tables. It is immutable.
+// An index finds what concerns a request among all tables. It is immutable, but for what it points to.
 type index struct {
-	hosts     map[string]*table
-	revisions map[types.NamespacedName]affinity.ServiceName // some service that lists the revision
+	hosts     map[string]hosted
+	revisions map[types.NamespacedName]listing
 }
 
-// newIndex makes the index of tables, which are sorted.
-func newIndex(tables []*table) *index {
-	x := &index{hosts: make(map[string]*table), revisions: make(map[types.NamespacedName]affinity.ServiceName)}
+// A hosted is what a host leads to.
+type hosted struct {
+	table *table
+	tag   string
+	scope // of requests that ask for no tag by header
+}
+
+// A listing is a revision that gets requests of some Route.
+type listing struct {
+	service affinity.ServiceName // one that lists it
+	now     *revision
+}
+
+// A revision is what requests need to know of one, kept at hand for them. It is brought up to date as the informer hears of changes.
+type revision struct {
+	atomic.Pointer[v1.Revision]              // nil if it is not known
+	waiting                     atomic.Int64 // requests that may have to wait
+}
+
+// limit returns what a pod of the revision may have at once, 0 for no limit, and whether the revision is known.
+func (r *revision) limit() (int, bool) {
+	known := r.Load()
+	if known == nil {
+		return 0, false
+	}
+	return int(known.Spec.GetContainerConcurrency()), true
+}
+
+// newIndex makes the index of tables, which are sorted. Revisions are those that now returns.
+func newIndex(tables []*table, now func(types.NamespacedName) *revision) *index {
+	x := &index{hosts: make(map[string]hosted), revisions: make(map[types.NamespacedName]listing)}
 	for _, t := range tables {
 		if len(t.services) == 0 {
 			continue
 		}
-		for host := range t.hosts {
-			if x.hosts[host] == nil {
-				x.hosts[host] = t
+		for host, tag := range t.hosts {
+			if _, taken := x.hosts[host]; !taken {
+				x.hosts[host] = hosted{t, tag, scope{t.names[tag], t.policy}}
 			}
 		}
 		for i := range t.services {
 			for _, r := range t.services[i].Revisions {
 				key := types.NamespacedName{Namespace: t.route.Namespace, Name: r.Name}
 				if _, listed := x.revisions[key]; !listed {
-					x.revisions[key] = t.services[i].Name
+					x.revisions[key] = listing{t.services[i].Name, now(key)}
 				}
 			}
 		}
@@ -213,7 +242,16 @@ func newIndex(tables []*table) *index {
 	return x
 }
 
-// A scope is the traffic of a Route that a request is of.
+// limit returns what a pod of a revision may have at once, 0 for no limit, and whether a Route has the revision and it is known.
+func (x *index) limit(key types.NamespacedName) (int, bool) {
+	l, listed := x.revisions[key]
+	if !listed {
+		return 0, false
+	}
+	return l.now.limit()
+}
+
+// A scope is the traffic of a Route that a request is of. The zero scope is that of a host which leads to no traffic.
 type scope struct {
 	service affinity.ServiceName
 	policy  *affinity.Policy
@@ -222,15 +260,14 @@ type scope struct {
 // find returns the scope of a request by its host and, if tags may be asked for by header, by that. It is false for a host that no Route
 // of the namespace has.
 func (x *index) find(namespace, host, tagHeader string) (scope, bool) {
-	host = canonicalHost(host)
-	t := x.hosts[host]
-	if t == nil || t.route.Namespace != namespace {
+	h := x.hosts[canonicalHost(host)]
+	if h.table == nil || h.table.route.Namespace != namespace {
 		return scope{}, false
 	}
-	tag := t.hosts[host]
-	if _, is := t.names[tagHeader]; is && tag == "" {
-		tag = tagHeader
+	if tagHeader != "" && h.tag == "" {
+		if name, is := h.table.names[tagHeader]; is {
+			return scope{name, h.table.policy}, true
+		}
 	}
-	name, listed := t.names[tag]
-	return scope{service: name, policy: t.policy}, listed
+	return h.scope, h.service.Name != ""
 }

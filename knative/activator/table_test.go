@@ -110,7 +110,7 @@ func TestAHostIsOfARouteOrOfOneOfItsTags(t *testing.T) {
 	if d := cmp.Diff(want, made.hosts); d != "" {
 		t.Errorf("hosts (-want +got):\n%s", d)
 	}
-	x := newIndex([]*table{made})
+	x := newIndex([]*table{made}, unknownRevision)
 	for _, tt := range []struct {
 		namespace, host, tag string
 		want                 string // "" is none
@@ -138,7 +138,7 @@ func TestOfTwoRoutesWithOneHostTheOlderHasIt(t *testing.T) {
 	newer.Name, newer.CreationTimestamp.Time = "cart", newer.CreationTimestamp.Add(1)
 	tables := []*table{tableOf(t, newer), tableOf(t, older)}
 	slices.SortFunc(tables, compareTables)
-	x := newIndex(tables)
+	x := newIndex(tables, unknownRevision)
 	if got, _ := x.find(shop, host, ""); got.service.Name != "demo" {
 		t.Errorf("find(%s) = %v, want demo", host, got.service)
 	}
@@ -146,3 +146,5 @@ func TestOfTwoRoutesWithOneHostTheOlderHasIt(t *testing.T) {
 		t.Errorf("hosts = %v, want the newer Route's own among them", got)
 	}
 }
+
+func unknownRevision(types.NamespacedName) *revision { return new(revision) }

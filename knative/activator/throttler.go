@@ -38,23 +38,11 @@ func (t *throttler) Try(ctx context.Context, revision types.NamespacedName, func
 	case trip.take():
 		return t.tryPicked(ctx, revision, trip, function)
 	default:
-		if limit, known := t.limit(revision); known && limit > 0 {
+		if limit, known := t.source.index.Load().limit(revision); known && limit > 0 {
 			return t.trySpread(ctx, trip, &podPlace{throttler: t, key: revision, limit: limit}, function)
 		}
 	}
 	return t.stock.Try(ctx, revision, function)
-}
-
-// limit returns what a pod of the revision may have at once, 0 for no limit, and whether the table has the revision.
-func (t *throttler) limit(key types.NamespacedName) (int, bool) {
-	if _, listed := t.source.index.Load().revisions[key]; !listed {
-		return 0, false
-	}
-	r, err := t.source.revision(key)
-	if err != nil {
-		return 0, false
-	}
-	return int(r.Spec.GetContainerConcurrency()), true
 }
 
 // tryPicked enters where affinity decided. If it can decide no longer, because all revisions of the Route went meanwhile, the request goes
@@ -62,15 +50,19 @@ func (t *throttler) limit(key types.NamespacedName) (int, bool) {
 func (t *throttler) tryPicked(ctx context.Context, key types.NamespacedName, trip *trip, function func(string, bool) error) (err error) {
 	trip.outcome = endpoint.OutcomeUnknown
 	defer func() { trip.done(err) }()
-	if limit, known := t.limit(key); known && limit > 0 && trip.pick.Key().Scope.Kind == affinity.KindFlow {
+	limit, known := t.source.index.Load().limit(key)
+	if known && limit > 0 && trip.pick.Key().Scope.Kind == affinity.KindFlow {
 		err = t.trySpread(ctx, trip, &podPlace{throttler: t, key: key, limit: limit, pick: trip.pick}, function)
 		if !errors.Is(err, errUnlisted) {
 			return err
 		}
 	}
-	place := &pickedPlace{throttler: t, trip: trip, namespace: key.Namespace}
-	defer func() { place.leave() }()
-	err = t.queues.wait(key, func() error { return place.enter(ctx) })
+	place := &trip.picked
+	*place = pickedPlace{throttler: t, trip: trip, namespace: key.Namespace}
+	defer place.leave()
+	if limit > 0 || !trip.pick.TryEnter(ctx) { // else there is nothing to wait for
+		err = t.wait(key, func() error { return place.enter(ctx) })
+	}
 	switch {
 	case errors.Is(err, affinity.ErrNoRevision), errors.Is(err, affinity.ErrNoEndpoint), errors.Is(err, router.ErrUnknownService):
 		return t.stock.Try(ctx, key, function)
@@ -84,7 +76,7 @@ func (t *throttler) tryPicked(ctx context.Context, key types.NamespacedName, tri
 // trySpread takes a place at any pod of a revision whose pods have a limit: that of a request without affinity, or of one whose flow is
 // bound to the revision and to no pod.
 func (t *throttler) trySpread(ctx context.Context, trip *trip, place *podPlace, function func(string, bool) error) error {
-	err := t.queues.wait(place.key, func() error { return place.enter(ctx, "") })
+	err := t.wait(place.key, func() error { return place.enter(ctx, "") })
 	switch {
 	case errors.Is(err, errUnlisted) && place.pick == nil:
 		return t.stock.Try(ctx, place.key, function)
@@ -115,7 +107,21 @@ func (busyError) Error() string { return endpoint.ErrBusy.Error() }
 // Is reports whether target is what Serving's handler answers 503 to.
 func (busyError) Is(target error) bool { return target == queue.ErrRequestQueueFull }
 
-// queues counts the requests of each revision that wait. The zero queues works.
+// wait does what may wait, unless too many requests of the revision do already.
+func (t *throttler) wait(key types.NamespacedName, do func() error) error {
+	l, listed := t.source.index.Load().revisions[key]
+	if !listed {
+		return t.queues.wait(key, do)
+	}
+	defer l.now.waiting.Add(-1)
+	if l.now.waiting.Add(1) > maxWaiting {
+		return queue.ErrRequestQueueFull
+	}
+	return do()
+}
+
+// queues counts the requests that may have to wait of each revision that no Route lists: sessions may be retained there. The zero queues
+// works.
 type queues struct {
 	mu      sync.Mutex
 	waiting map[types.NamespacedName]int

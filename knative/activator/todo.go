@@ -31,8 +31,13 @@ func (t *todo) change(do func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	do()
+	wake(t.wake)
+}
+
+// wake puts something into a channel that has room for one, unless it is there already.
+func wake(c chan<- struct{}) {
 	select {
-	case t.wake <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
@@ -111,10 +116,14 @@ var privateSuffix = names.PrivateService("")
 
 // addService has the revision of a Service looked at, be it its public or its private one.
 func (s *Source) addService(namespace, name string) {
-	key := types.NamespacedName{Namespace: namespace, Name: strings.TrimSuffix(name, privateSuffix)}
-	s.todo.change(func() {
-		if _, noted := s.todo.revisions[key]; !noted {
-			s.todo.revisions[key] = false
+	s.todo.addRevision(types.NamespacedName{Namespace: namespace, Name: strings.TrimSuffix(name, privateSuffix)})
+}
+
+// addRevision says that the pods of a revision are to be looked at.
+func (t *todo) addRevision(key types.NamespacedName) {
+	t.change(func() {
+		if _, noted := t.revisions[key]; !noted {
+			t.revisions[key] = false
 		}
 	})
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/limpet-project/limpet/token"
 )
 
-func newTokens(t *testing.T) *token.Keys {
+func newTokens(t testing.TB) *token.Keys {
 	t.Helper()
 	ring, err := token.Generate(time.Now())
 	if err != nil {

@@ -1,9 +1,12 @@
 package activator
 
 import (
+	"context"
+	"errors"
+	"net"
 	"net/http"
-	"net/http/httptrace"
-	"sync/atomic"
+
+	"knative.dev/pkg/network"
 
 	"github.com/limpet-project/limpet/affinity"
 	"github.com/limpet-project/limpet/endpoint"
@@ -24,7 +27,7 @@ func (t *roundTripper) RoundTrip(r *http.Request) (*http.Response, error) {
 	if trip == nil || trip.place == nil {
 		return t.next.RoundTrip(r)
 	}
-	s := &sending{next: t.next, trip: trip, r: r}
+	s := sending{next: t.next, trip: trip, r: r}
 	if r.Body != nil && r.Body != http.NoBody {
 		s.body = &replay{from: r.Body}
 	}
@@ -42,8 +45,9 @@ type sending struct {
 // send tries pods until a connection to one is established.
 func (s *sending) send() (*http.Response, error) {
 	for left := maxAttempts; ; left-- {
-		resp, connected, err := s.attempt()
-		if connected || left == 1 || s.r.Context().Err() != nil || !s.body.rewind() || s.trip.place.another(s.r.Context()) != nil {
+		resp, err := s.attempt()
+		if err == nil || !unreached(err) || left == 1 || s.r.Context().Err() != nil || !s.body.rewind() ||
+			s.trip.place.another(s.r.Context()) != nil {
 			return s.end(resp, err)
 		}
 	}
@@ -82,23 +86,50 @@ func moved(r affinity.Reason) bool {
 	return false
 }
 
-// attempt sends the request to its place, and reports whether a connection was established. If one that was reused breaks before a byte of
-// the request is written to it, the transport sends it once more over another one: it has a body for that.
-func (s *sending) attempt() (resp *http.Response, connected bool, err error) {
-	var got atomic.Bool
-	trace := &httptrace.ClientTrace{
-		GetConn: func(string) { got.Store(false) }, // once more, if a connection that was reused had broken
-		GotConn: func(httptrace.GotConnInfo) { got.Store(true) },
+// attempt sends the request to its place. If a connection that was reused breaks before a byte of the request is written to it, the
+// transport sends it once more over another one: it has a body for that.
+func (s *sending) attempt() (*http.Response, error) {
+	address, edits := s.trip.place.address(), s.trip.place.editsRequest()
+	if s.body == nil && !edits && s.r.URL.Host == address {
+		return s.next.RoundTrip(s.r)
 	}
-	out := s.r.WithContext(httptrace.WithClientTrace(s.r.Context(), trace))
-	url := *s.r.URL
-	url.Host = s.trip.place.address()
-	out.URL = &url
-	out.Header = s.r.Header.Clone()
-	s.trip.place.editRequest(out.Header)
+	out := s.r.WithContext(s.r.Context())
+	if s.r.URL.Host != address {
+		url := *s.r.URL
+		url.Host = address
+		out.URL = &url
+	}
+	if edits {
+		out.Header = s.r.Header.Clone()
+		s.trip.place.editRequest(out.Header)
+	}
 	if s.body != nil {
 		out.Body, out.GetBody = s.body.open(), s.body.again
 	}
-	resp, err = s.next.RoundTrip(out)
-	return resp, err == nil || got.Load(), err
+	return s.next.RoundTrip(out)
 }
+
+// unreached reports whether err says that no connection was established: that of the dialer of connections in clear, or of one that Dial made.
+func unreached(err error) bool {
+	var dial *net.OpError
+	var own *dialError
+	return errors.As(err, &own) || errors.As(err, &dial) && dial.Op == "dial" || errors.Is(err, network.ErrTimeoutDialing)
+}
+
+// Dial returns a dialer of encrypted connections whose errors are known to be those of connecting: what TLS says of a handshake that
+// failed could as well be said of a request.
+func Dial(dial network.DialTLSContextFunc) network.DialTLSContextFunc {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		c, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, &dialError{err}
+		}
+		return c, nil
+	}
+}
+
+// A dialError is why a connection could not be established.
+type dialError struct{ error }
+
+// Unwrap returns the cause.
+func (e *dialError) Unwrap() error { return e.error }

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
+	v1 "knative.dev/serving/pkg/apis/serving/v1"
 
 	"github.com/limpet-project/limpet/affinity"
 	"github.com/limpet-project/limpet/endpoint"
@@ -19,16 +21,37 @@ import (
 // whoever has taken it.
 type trip struct {
 	pick     *router.Pick // nil if the request has no affinity
-	seen     *sight       // of that request; nil if nobody is told
+	seen     sight        // of that request
 	overflow affinity.Overflow
 	wait     time.Duration // for a place at a pod that is full
 	answer   http.Header
+	revision *v1.Revision // of the pick
 
-	taken atomic.Bool
+	taken, over atomic.Bool // the pick has an owner, which is done with it
 	// What follows is the Throttler's and, while it runs it, the RoundTripper's.
 	place   place
 	outcome endpoint.Outcome
 	status  int // of the answer
+
+	// What pick and place point to, mostly.
+	own    router.Pick
+	picked pickedPlace
+}
+
+// trips has such as nobody knows any longer, so that a request with affinity allocates no more than one without.
+var trips = sync.Pool{New: func() any { return new(trip) }}
+
+// newTrip returns a trip of a request that is answered by w.
+func newTrip(w http.ResponseWriter) *trip {
+	t, _ := trips.Get().(*trip)
+	t.answer = w.Header()
+	return t
+}
+
+// forget lets the trip be used for another request. The caller is the only one that knows it.
+func (t *trip) forget() {
+	*t = trip{}
+	trips.Put(t)
 }
 
 // A place is one at a pod that was taken for a request.
@@ -36,6 +59,7 @@ type place interface {
 	address() string
 	// another gives the place up because the pod could not be reached, and takes one at another pod.
 	another(ctx context.Context) error
+	editsRequest() bool // whether editRequest may change something
 	editRequest(h http.Header)
 	editResponse(h http.Header)
 }
@@ -53,19 +77,22 @@ func tripOf(ctx context.Context) *trip {
 // take reports whether the pick is there for the caller to end.
 func (t *trip) take() bool { return t.pick != nil && t.taken.CompareAndSwap(false, true) }
 
-// end ends a pick that nobody took.
+// end ends a pick that nobody took: it is called when the handlers further in have returned, or were given up. One that was may still come
+// for the pick, so only a trip on which they have been is forgotten.
 func (t *trip) end() {
-	if t.take() {
+	switch {
+	case t.take():
 		t.done(nil)
+	case t.over.Load():
+		t.forget()
 	}
 }
 
 // done ends the pick, by whoever has taken it. err is why it found no place.
 func (t *trip) done(err error) {
-	if t.seen != nil {
-		t.seen.end(t, err)
-	}
+	t.seen.end(t, err)
 	t.pick.Done(t.outcome)
+	t.over.Store(true)
 }
 
 // A picked place is one that affinity decided.
@@ -77,6 +104,7 @@ type pickedPlace struct {
 }
 
 func (p *pickedPlace) address() string            { return p.trip.pick.Address() }
+func (p *pickedPlace) editsRequest() bool         { return p.trip.pick.EditsRequest() }
 func (p *pickedPlace) editRequest(h http.Header)  { p.trip.pick.EditRequest(headers{h}) }
 func (p *pickedPlace) editResponse(h http.Header) { p.trip.pick.EditResponse(headers{h}) }
 func (p *pickedPlace) leave()                     { p.seat.leave() }
@@ -116,7 +144,7 @@ func (p *pickedPlace) sit(ctx context.Context, wait time.Duration) (err error) {
 	}
 	for range maxSpills {
 		target := p.trip.pick.Target()
-		limit, _ := p.throttler.limit(types.NamespacedName{Namespace: p.namespace, Name: target.Revision})
+		limit, _ := p.throttler.source.index.Load().limit(types.NamespacedName{Namespace: p.namespace, Name: target.Revision})
 		p.seat, err = p.throttler.peers.seat(ctx, target.Endpoint, limit, wait)
 		if !errors.Is(err, endpoint.ErrBusy) || p.trip.overflow != affinity.OverflowSpill {
 			return err

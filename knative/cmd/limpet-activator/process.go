@@ -104,7 +104,7 @@ func (p *process) start(ctx context.Context, informers []controller.Informer) (e
 		if p.certificates, err = certificate.NewCertCache(ctx); err != nil {
 			return err
 		}
-		p.transport = network.NewProxyAutoTLSTransport(p.MaxIdleProxyConns, p.MaxIdleProxyConnsPerHost, p.certificates.TLSContext())
+		p.transport = network.NewProxyAutoTLSTransport(p.MaxIdleProxyConns, p.MaxIdleProxyConnsPerHost, activator.Dial(p.certificates.TLSContext()))
 	}
 	activatornet.SetProbeSettings(p.ProbeTimeout, p.ProbeFrequency)
 	p.stock = activatornet.NewThrottler(ctx, p.PodIP)
@@ -130,6 +130,9 @@ func (p *process) startAffinity(ctx context.Context) (err error) {
 		Table: p.node.Table(), Routes: route.Get(ctx).Informer(), Revisions: revision.Get(ctx).Informer(),
 		Services: service.Get(ctx).Informer(), Slices: endpointslice.Get(ctx).Informer(),
 		SystemInternalTLS: p.certificates != nil, Log: log,
+		Probing: activator.Probing{
+			Transport: p.transport, UsePassthroughLb: p.network.EnableMeshPodAddressability, Timeout: p.ProbeTimeout, Frequency: p.ProbeFrequency,
+		},
 	}
 	source = activator.NewSource(options)
 	if p.network.MeshCompatibilityMode == netconfig.MeshCompatibilityModeEnabled && !p.network.EnableMeshPodAddressability {
