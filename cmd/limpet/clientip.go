@@ -14,6 +14,7 @@ import (
 // clientipCommand is about kube-proxy's affinity to client addresses, on one node.
 type clientipCommand struct {
 	Explain clientipExplainCommand `cmd:"" help:"Say which clients a node's kube-proxy keeps on which endpoint, and where one goes next."`
+	Watch   clientipWatchCommand   `cmd:"" help:"Watch how new connections spread over the endpoints of a node's Services, and which clients move."`
 	Rules   clientipRulesCommand   `cmd:"" help:"Print the rules that kube-proxy writes for a Service."`
 	Predict clientipPredict        `cmd:"" help:"Predict how clients spread over the endpoints of a Service, by formula and by simulation."`
 }

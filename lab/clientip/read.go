@@ -25,6 +25,7 @@ type Files struct {
 	Jiffies   uint64 // instead of TimerList
 	HZ        int    // instead of Uptime
 	ListTotal int    // ip_list_tot of xt_recent; 0 is DefaultListTotal
+	NoFlows   bool   // leaves this machine's table of connections alone, so that stale flows are not known
 }
 
 // live reports whether no file of a node is named.
@@ -144,7 +145,7 @@ func (r *reader) liveInputs(ctx context.Context) {
 	if have("nft", "rules of kube-proxy's nftables mode are not seen") {
 		r.nft = append(r.nft, command(ctx, "nft", "-j", "list", "ruleset"))
 	}
-	if have("conntrack", "stale flows are not seen") {
+	if !r.files.NoFlows && have("conntrack", "stale flows are not seen") {
 		for _, family := range []string{"ipv4", "ipv6"} {
 			r.conntrack = append(r.conntrack, command(ctx, "conntrack", "-L", "-f", family))
 		}

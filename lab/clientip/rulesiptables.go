@@ -13,7 +13,8 @@ const masqueradeMark = "0x00004000"
 
 // WriteIPTables writes the rules of a Service as kube-proxy gives them to iptables-restore --noflush, or to ip6tables-restore. With
 // frame it also writes the rules that all Services share, and which kube-proxy's are entered by, so that the output works in an
-// empty network namespace.
+// empty network namespace. It leaves out the rule that only counts packets to a node port on 127.0.0.0/8, which kube-proxy writes where the
+// kernel has its counter localhost_nps_accepted_pkts.
 func (s Spec) WriteIPTables(w io.Writer, frame bool) error {
 	if err := s.Check(); err != nil {
 		return err
