@@ -57,6 +57,20 @@ fuzz: ## Run each fuzz test for FUZZ_TIME (10s)
 bench: redis-server ## Measure what stickiness costs, into bench.txt
 	$(GO) run ./test/bench --out bench.txt $(BENCH_FLAGS)
 
+.PHONY: tcp-cost
+tcp-cost: ## Measure the processor time of carrying TCP, beside HAProxy's, into tcp-cost.txt
+	@command -v haproxy >/dev/null || { echo "haproxy is missing. On Debian: sudo apt-get install haproxy" >&2; exit 1; }
+	$(GO) run ./test/bench/tcp --out tcp-cost.txt $(BENCH_FLAGS)
+
+.PHONY: udp-cost
+udp-cost: ## Measure the processor time of carrying UDP, beside that of nginx' stream module, into udp-cost.txt
+	@command -v nginx >/dev/null || { echo "nginx is missing. On Debian: sudo apt-get install nginx-light libnginx-mod-stream" >&2; exit 1; }
+	$(GO) run ./test/bench/udp --out udp-cost.txt $(BENCH_FLAGS)
+
+.PHONY: clientip-lab
+clientip-lab: build ## Measure where kube-proxy and Limpet send clients, beside theory, as root; reports go to bin/
+	for preset in reference cliff faults; do bin/limpet clientip lab --preset $$preset --out bin/clientip-$$preset.html; done
+
 .PHONY: soak
 soak: redis-server ## Drive real gateways for a million requests through everything that happens to them
 	$(GO) run ./test/soak $(SOAK_FLAGS)
@@ -98,6 +112,10 @@ activator-reliability: redis-server ## Kill and add activators under load for ha
 .PHONY: serving-suites
 serving-suites: redis-server ## Run Knative's own tests with Serving's activator and with Limpet's, on a real cluster, as root
 	LIMPET_LONG=1 GOWORK=off $(GO) -C test/cluster test -count=1 -v -timeout 180m ./serving
+
+.PHONY: kube-proxy
+kube-proxy: ## Compare limpet clientip with the real kube-proxy in both of its modes, on a real cluster, as root
+	GOWORK=off $(GO) -C test/cluster test -count=1 -v -timeout 20m ./clientip
 
 .PHONY: cost
 cost: redis-server ## Measure the processor time of a request through the ingress and the activator, on a real cluster, as root

@@ -17,6 +17,7 @@ type clientipCommand struct {
 	Watch   clientipWatchCommand   `cmd:"" help:"Watch how new connections spread over the endpoints of a node's Services, and which clients move."`
 	Rules   clientipRulesCommand   `cmd:"" help:"Print the rules that kube-proxy writes for a Service."`
 	Predict clientipPredict        `cmd:"" help:"Predict how clients spread over the endpoints of a Service, by formula and by simulation."`
+	Lab     clientipLab            `cmd:"" help:"Measure the same on this machine, as root, in network namespaces that go with the command."`
 }
 
 // clientipExplainCommand reads a node's rules and what they remember.

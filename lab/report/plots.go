@@ -140,12 +140,14 @@ func figuresPlot(p *spread.Prediction, axis, label string, of func(spread.Policy
 
 // addMarks adds intervals and formulas to bars.
 func addMarks(out *plot.Plot, intervals bars, formulas plotter.XYs) error {
-	errors, err := plotter.NewYErrorBars(intervals)
-	if err != nil {
-		return err
+	if len(intervals.XYs) > 0 {
+		errors, err := plotter.NewYErrorBars(intervals)
+		if err != nil {
+			return err
+		}
+		errors.LineStyle.Color = ink
+		out.Add(errors)
 	}
-	errors.LineStyle.Color = ink
-	out.Add(errors)
 	if len(formulas) == 0 {
 		return nil
 	}

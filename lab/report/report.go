@@ -10,14 +10,18 @@ import (
 	"github.com/limpet-project/limpet/lab/spread"
 )
 
-//go:embed page.html
-var pageText string
+var (
+	//go:embed page.html
+	pageText string
+	//go:embed style.html
+	styleText string
+)
 
 var page = template.Must(template.New("page").Funcs(template.FuncMap{
 	"rms": rms, "mean": mean, "formula": formula, "percent": percent, "share": share, "moved": moved, "pods": pods, "number": number,
 	"sockets": sockets, "count": count,
 	"whole": func(v float64) string { return fmt.Sprintf("%.0f", v) },
-}).Parse(pageText))
+}).Parse(styleText + pageText))
 
 // A view is what the page shows.
 type view struct {
