@@ -26,7 +26,7 @@ type clientipLab struct {
 	Queries   int                `help:"How many queries all clients of a table send in one run." default:"600"`
 	QPS       float64            `name:"qps" help:"How many queries a second are sent at most." default:"8000"`
 	Seed      uint64             `help:"Of loads and simulations; the kernel draws without one. 0 draws one, which is printed." default:"0"`
-	Out       string             `help:"Also write a report with plots, one HTML page." placeholder:"FILE" type:"path"`
+	Out       string             `help:"Also write a report with plots, one HTML page." placeholder:"FILE" type:"path" default:""`
 	Output    string             `help:"Output format: text or json." enum:"text,json" default:"text" short:"o"`
 }
 

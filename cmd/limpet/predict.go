@@ -49,7 +49,7 @@ type clientipPredict struct {
 
 	Runs   int    `help:"How many runs are simulated." default:"1000"`
 	Seed   uint64 `help:"Equal seeds give equal predictions; 0 draws one, which is printed." default:"0"`
-	Report string `help:"Also write a report with plots, one HTML page." placeholder:"FILE" type:"path"`
+	Report string `help:"Also write a report with plots, one HTML page." placeholder:"FILE" type:"path" default:""`
 	Output string `help:"Output format: text or json." enum:"text,json" default:"text" short:"o"`
 }
 

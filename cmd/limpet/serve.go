@@ -15,8 +15,8 @@ import (
 
 // serveCommand runs the gateway.
 type serveCommand struct {
-	Config       string `help:"The configuration file; it is read again when it changes and on SIGHUP." placeholder:"FILE" type:"path"`
-	State        string `help:"Folder for secrets that this gateway makes itself." placeholder:"DIR" type:"path"`
+	Config       string `help:"The configuration file; it is read again when it changes and on SIGHUP." placeholder:"FILE" type:"path" default:""`
+	State        string `help:"Folder for secrets that this gateway makes itself." placeholder:"DIR" type:"path" default:""`
 	LogLevel     string `help:"debug, info, warn or error." enum:"debug,info,warn,error" default:"info"`
 	LogFormat    string `help:"text or json." enum:"text,json" default:"text"`
 	PrintDefault bool   `help:"Print a configuration with every field at its default, with comments, and exit."`

@@ -28,7 +28,7 @@ import (
 // command is the command line; every field is a flag. Those with a variable of the environment are Serving's.
 type command struct {
 	Config           string `help:"The configuration file: store, secrets and admin listener." placeholder:"FILE" type:"path" required:""`
-	State            string `help:"Folder for secrets that this activator makes itself." placeholder:"DIR" type:"path"`
+	State            string `help:"Folder for secrets that this activator makes itself." placeholder:"DIR" type:"path" default:""`
 	LimpetNamespace  string `help:"Where config-limpet is." default:"limpet-system"`
 	ActivatorService string `help:"The Service of the activators." default:"activator-service"`
 

@@ -24,11 +24,11 @@ import (
 // command is the command line; every field is a flag.
 type command struct {
 	Config    string `help:"The configuration file." placeholder:"FILE" type:"path" required:""`
-	State     string `help:"Folder for secrets that this gateway makes itself." placeholder:"DIR" type:"path"`
+	State     string `help:"Folder for secrets that this gateway makes itself." placeholder:"DIR" type:"path" default:""`
 	LogLevel  string `help:"debug, info, warn or error." enum:"debug,info,warn,error" default:"info"`
 	LogFormat string `help:"text or json." enum:"text,json" default:"json"`
 
-	Kubeconfig string  `help:"How to reach the API server. Default: as the service account of the pod." placeholder:"FILE" type:"path"`
+	Kubeconfig string  `help:"How to reach the API server. Default: as the service account of the pod." placeholder:"FILE" type:"path" default:""`
 	KubeQPS    float32 `name:"kube-qps" help:"Requests to the API server per second, on average." default:"100"`
 	KubeBurst  int     `help:"Requests to the API server at once." default:"200"`
 
