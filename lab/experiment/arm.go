@@ -67,15 +67,6 @@ func (a Arm) policy() spread.Policy {
 	return spread.PolicyNone
 }
 
-// theory returns the policy whose spread is set beside the arm's. For Limpet that is a bound: hashing alone, as its bounded load makes it more even
-// by how much the requests that are under way say, which nobody knows beforehand.
-func (a Arm) theory() spread.Policy {
-	if a.Mode == Limpet {
-		return spread.PolicyHash
-	}
-	return a.policy()
-}
-
 // affinityTimeout is that of ClientIP affinity: Kubernetes' default, so that nothing expires in an experiment.
 const affinityTimeout = 3 * time.Hour
 

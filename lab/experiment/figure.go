@@ -29,8 +29,7 @@ type Theory struct {
 	// Low and High are where the mean of so many runs lies in 95 % of cases. A mean that lies elsewhere contradicts the theory.
 	Low  float64 `json:"low"`
 	High float64 `json:"high"`
-	// Formula is by formula, where there is one, and stands for the root mean square if RMS is set. With AtMost the figure is at most that:
-	// every run, if it is certain, else the mean, as far as chance lets it be seen.
+	// Formula is by formula, where there is one, and stands for the root mean square if RMS is set. With AtMost every run is at most that.
 	Formula *float64 `json:"formula,omitempty"`
 	RMS     bool     `json:"rms,omitempty"`
 	AtMost  bool     `json:"atMost,omitempty"`
@@ -73,13 +72,6 @@ func (f Figure) simulated(by spread.Figure, rms bool, seed uint64) Figure {
 	return f
 }
 
-// within sets a simulation of what is worse beside the figure: its mean is at most that one's.
-func (f Figure) within(by spread.Figure, seed uint64) Figure {
-	_, high := by.Simulated.OfRuns(len(f.Values), seed)
-	f.Theory = &Theory{Value: by.Simulated.Mean, High: high, Formula: by.Formula, AtMost: true}
-	return f
-}
-
 // share sets a probability beside the figure, that of each of so many clients or queries in a run, independent of each other.
 func (f Figure) share(p float64, each int) Figure {
 	half := 1.96 * math.Sqrt(p*(1-p)/float64(each*len(f.Values)))
@@ -102,8 +94,6 @@ func (f *Figure) Inside() bool {
 	switch {
 	case f.Theory == nil:
 		return true
-	case f.Theory.AtMost && !f.Theory.Certain:
-		return f.Mean <= f.Theory.High+rounding
 	case f.Theory.AtMost:
 		for _, v := range f.Values {
 			if v > f.Theory.High+rounding {

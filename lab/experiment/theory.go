@@ -26,7 +26,7 @@ type theoryKey struct {
 // scenario returns a cell as package spread has it.
 func (l *lab) scenario(c Cell) spread.Scenario {
 	s := spread.DefaultScenario()
-	s.Clients, s.Endpoints, s.Policies = c.clients(), c.Endpoints, []spread.Policy{c.theory()}
+	s.Clients, s.Endpoints, s.Policies = c.clients(), c.Endpoints, []spread.Policy{c.policy()}
 	if c.Reuse {
 		s.Sockets = 1
 	}
@@ -54,7 +54,7 @@ func (l *lab) predict(ctx context.Context, s spread.Scenario) (spread.PolicyResu
 // addTheory sets the theory beside what was measured in a cell.
 func (l *lab) addTheory(ctx context.Context, r *CellResult) error {
 	s := l.scenario(r.Cell)
-	key := theoryKey{r.theory(), s.Mode, r.Shape, r.Endpoints, r.Queries, r.Turns}
+	key := theoryKey{r.policy(), s.Mode, r.Shape, r.Endpoints, r.Queries, r.Turns}
 	if key.policy != spread.PolicyClientIP {
 		key.mode = "" // nothing else depends on it
 	}
@@ -66,13 +66,8 @@ func (l *lab) addTheory(ctx context.Context, r *CellResult) error {
 		}
 		l.theories[key] = p
 	}
-	if r.Mode == Limpet {
-		r.Variation = r.Variation.within(p.Spread.Variation, l.Seed)
-		r.MaxOverMean = r.MaxOverMean.within(p.Spread.MaxOverMean, l.Seed)
-	} else {
-		r.Variation = r.Variation.simulated(p.Spread.Variation, true, l.Seed)
-		r.MaxOverMean = r.MaxOverMean.simulated(p.Spread.MaxOverMean, false, l.Seed)
-	}
+	r.Variation = r.Variation.simulated(p.Spread.Variation, true, l.Seed)
+	r.MaxOverMean = r.MaxOverMean.simulated(p.Spread.MaxOverMean, false, l.Seed)
 	switch moved := p.Spread.MovedClients; {
 	case r.Moved == nil:
 	case moved != nil:

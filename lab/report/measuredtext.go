@@ -95,11 +95,8 @@ func theory(f experiment.Figure) string {
 
 // byTheory prints where the mean should be.
 func byTheory(f experiment.Figure) string {
-	switch {
-	case f.Theory == nil || f.Theory.AtMost && f.Theory.Certain:
+	if f.Theory == nil || f.Theory.AtMost {
 		return "–"
-	case f.Theory.AtMost:
-		return "≤ " + number(f.Theory.High)
 	}
 	return fmt.Sprintf("%s–%s", number(f.Theory.Low), number(f.Theory.High))
 }
