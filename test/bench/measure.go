@@ -1,23 +1,21 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
-	"syscall"
 	"time"
 
+	"github.com/limpet-project/limpet/test/bench/rig"
 	"github.com/limpet-project/limpet/test/bench/stats"
 )
 
@@ -46,13 +44,10 @@ func subjects() []*subject {
 
 // A bench is the processes of a measurement.
 type bench struct {
-	o        *options
-	dir      string
-	self     string
-	taskset  string // "" if there is none, or one processor only
-	to       string // the replicas
-	redis    string
-	children []*exec.Cmd
+	*rig.Rig
+	o     *options
+	to    string // the replicas
+	redis string
 }
 
 // measure runs all rounds and prints the figures.
@@ -60,15 +55,19 @@ func measure(ctx context.Context, o *options, out io.Writer) error {
 	// The kernel ends a child with the thread that started it, so this goroutine, which starts all, keeps its own.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	b := &bench{o: o}
-	defer b.close()
+	r, err := rig.New(ctx, o.limpet)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	b := &bench{Rig: r, o: o}
 	all := subjects()
 	if err := b.start(ctx, all); err != nil {
 		return err
 	}
 	fmt.Fprintf(out, "seed %d, %d rounds of %d requests over %d connections, %d sessions, %s, %d processors\n",
 		o.seed, o.rounds, o.requests, o.conns, o.sessions, runtime.Version(), runtime.NumCPU())
-	if b.taskset != "" {
+	if b.Pinned() {
 		fmt.Fprintln(out, "pinned: gateways to processor 0, load, replicas and Redis to processor 1")
 	} else {
 		fmt.Fprintln(out, "not pinned: taskset is missing, or there is one processor")
@@ -93,9 +92,8 @@ func (b *bench) round(ctx context.Context, s *subject, counts bool) error {
 	if err != nil {
 		return err
 	}
-	cmd := b.command(ctx, "1", b.self, "load", "--to", s.address, "--requests", fmt.Sprint(b.o.requests),
+	cmd := b.Self(ctx, "load", "--to", s.address, "--requests", fmt.Sprint(b.o.requests),
 		"--connections", fmt.Sprint(b.o.conns), "--sessions", fmt.Sprint(b.o.sessions))
-	cmd.Stderr = os.Stderr
 	text, err := cmd.Output()
 	if err != nil {
 		return err
@@ -115,34 +113,8 @@ func (b *bench) round(ctx context.Context, s *subject, counts bool) error {
 	return nil
 }
 
-// command makes a command that is pinned to a processor and dies with this process.
-func (b *bench) command(ctx context.Context, processor, name string, args ...string) *exec.Cmd {
-	if b.taskset != "" {
-		name, args = b.taskset, append([]string{"-c", processor, name}, args...)
-	}
-	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	return cmd
-}
-
 func (b *bench) start(ctx context.Context, all []*subject) (err error) {
-	if b.dir, err = os.MkdirTemp("", "limpet-bench-"); err != nil {
-		return err
-	}
-	if b.self, err = os.Executable(); err != nil {
-		return err
-	}
-	if runtime.NumCPU() > 1 {
-		b.taskset, _ = exec.LookPath("taskset") // without it nothing is pinned, which is printed
-	}
-	if b.o.limpet == "" {
-		b.o.limpet = filepath.Join(b.dir, "limpet")
-		const pkg = "github.com/limpet-project/limpet/cmd/limpet"
-		if text, err := exec.CommandContext(ctx, "go", "build", "-o", b.o.limpet, pkg).CombinedOutput(); err != nil {
-			return errors.Join(fmt.Errorf("building limpet: %w", err), errors.New(string(text)))
-		}
-	}
-	if _, b.to, err = b.part(ctx, "1", "upstream"); err != nil {
+	if _, b.to, err = b.Part(ctx, "1", "upstream"); err != nil {
 		return err
 	}
 	if err := b.startRedis(ctx); err != nil {
@@ -150,7 +122,7 @@ func (b *bench) start(ctx context.Context, all []*subject) (err error) {
 	}
 	for _, s := range all {
 		if s.name == "bare" {
-			s.pid, s.address, err = b.part(ctx, "0", "bare", "--to", b.to)
+			s.pid, s.address, err = b.Part(ctx, "0", "bare", "--to", b.to)
 		} else {
 			err = b.startLimpet(ctx, s)
 		}
@@ -161,67 +133,43 @@ func (b *bench) start(ctx context.Context, all []*subject) (err error) {
 	return nil
 }
 
-// part starts this binary in another part and returns its process and the line that it prints first.
-func (b *bench) part(ctx context.Context, processor string, args ...string) (pid int, line string, err error) {
-	cmd := b.command(ctx, processor, b.self, args...)
-	cmd.Stderr = os.Stderr
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		return 0, "", err
-	}
-	if err := cmd.Start(); err != nil {
-		return 0, "", err
-	}
-	b.children = append(b.children, cmd)
-	line, err = bufio.NewReader(stdout).ReadString('\n')
-	return cmd.Process.Pid, strings.TrimSpace(line), err
-}
-
 func (b *bench) startRedis(ctx context.Context) error {
 	var err error
-	if b.redis, err = freeAddress(); err != nil {
+	if b.redis, err = rig.FreeAddress(); err != nil {
 		return err
 	}
 	_, port, _ := strings.Cut(b.redis, ":")
-	cmd := b.command(ctx, "1", b.o.redis, "--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", b.dir)
-	if err := cmd.Start(); err != nil {
+	cmd := b.Command(ctx, "1", b.o.redis, "--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", b.Dir)
+	if err := b.Start(cmd); err != nil {
 		return fmt.Errorf("starting Redis: %w", err)
 	}
-	b.children = append(b.children, cmd)
 	return nil // nobody waits for it: gateways start without their store, and the first round does not count
 }
 
 func (b *bench) startLimpet(ctx context.Context, s *subject) error {
-	admin, err := freeAddress()
+	admin, err := rig.FreeAddress()
 	if err != nil {
 		return err
 	}
-	if s.address, err = freeAddress(); err != nil {
+	if s.address, err = rig.FreeAddress(); err != nil {
 		return err
 	}
-	config := filepath.Join(b.dir, s.name+".yaml")
+	config := filepath.Join(b.Dir, s.name+".yaml")
 	if err := os.WriteFile(config, []byte(b.configuration(s, admin)), 0o600); err != nil {
 		return err
 	}
 	if s.store != "" {
-		digest := filepath.Join(b.dir, s.name+".digest")
-		if text, err := exec.CommandContext(ctx, b.o.limpet, "keys", "digest", digest).CombinedOutput(); err != nil {
+		digest := filepath.Join(b.Dir, s.name+".digest")
+		if text, err := exec.CommandContext(ctx, b.Limpet, "keys", "digest", digest).CombinedOutput(); err != nil {
 			return errors.Join(err, errors.New(string(text)))
 		}
 	}
-	cmd := b.command(ctx, "0", b.o.limpet, "serve", "--config", config, "--state", filepath.Join(b.dir, s.name))
-	log, err := os.Create(filepath.Join(b.dir, s.name+".log"))
+	pid, log, err := b.Gateway(ctx, s.name, b.Limpet, "serve", "--config", config, "--state", filepath.Join(b.Dir, s.name))
 	if err != nil {
 		return err
 	}
-	defer log.Close()
-	cmd.Stdout, cmd.Stderr = log, log
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	b.children = append(b.children, cmd)
-	s.pid = cmd.Process.Pid
-	return ready(ctx, "http://"+admin+"/readyz", log.Name())
+	s.pid = pid
+	return ready(ctx, "http://"+admin+"/readyz", log)
 }
 
 // configuration writes the same service for every subject, but for how it sticks.
@@ -229,7 +177,7 @@ func (b *bench) configuration(s *subject, admin string) string {
 	var c strings.Builder
 	fmt.Fprintf(&c, "listeners: [{name: web, address: %q}]\nadmin: {address: %q}\naccessLog: {file: \"off\"}\n", s.address, admin)
 	if s.store != "" {
-		fmt.Fprintf(&c, "store: {redis: {addresses: [%q]}}\nsecrets: {digestFile: %q}\n", b.redis, filepath.Join(b.dir, s.name+".digest"))
+		fmt.Fprintf(&c, "store: {redis: {addresses: [%q]}}\nsecrets: {digestFile: %q}\n", b.redis, filepath.Join(b.Dir, s.name+".digest"))
 	}
 	c.WriteString("routes: [{service: bench}]\nservices:\n- name: bench\n")
 	if s.affinity != "" {
@@ -263,26 +211,5 @@ func ready(ctx context.Context, url, log string) error {
 			text, _ := os.ReadFile(log) // only to explain the error
 			return fmt.Errorf("%s: %w: %s", url, ctx.Err(), text)
 		}
-	}
-}
-
-// freeAddress returns a loopback address that was free a moment ago.
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer l.Close()
-	return l.Addr().String(), nil
-}
-
-// close ends every process and removes the directory.
-func (b *bench) close() {
-	for _, c := range b.children {
-		_ = c.Process.Kill() // fails only if it has ended
-		_ = c.Wait()         // it was killed
-	}
-	if b.dir != "" {
-		_ = os.RemoveAll(b.dir) // what is left is in the temporary directory
 	}
 }

@@ -1,10 +1,8 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -14,10 +12,10 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"syscall"
 	"text/tabwriter"
 	"time"
 
+	"github.com/limpet-project/limpet/test/bench/rig"
 	"github.com/limpet-project/limpet/test/bench/stats"
 )
 
@@ -36,12 +34,9 @@ type subject struct {
 
 // A bench is the processes of a measurement.
 type bench struct {
-	o        *options
-	dir      string
-	self     string
-	taskset  string // "" if there is none, or one processor only
-	to       string // the replicas
-	children []*exec.Cmd
+	*rig.Rig
+	o  *options
+	to string // the replicas
 }
 
 // measure runs all rounds and prints the figures.
@@ -49,8 +44,12 @@ func measure(ctx context.Context, o *options, out io.Writer) error {
 	// The kernel ends a child with the thread that started it, so this goroutine, which starts all, keeps its own.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	b := &bench{o: o}
-	defer b.close()
+	r, err := rig.New(ctx, o.limpet)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	b := &bench{Rig: r, o: o}
 	all := []*subject{{name: "haproxy"}, {name: "limpet"}}
 	if err := b.start(ctx, all); err != nil {
 		return err
@@ -62,7 +61,7 @@ func measure(ctx context.Context, o *options, out io.Writer) error {
 	line, _, _ := strings.Cut(string(version), "\n")
 	fmt.Fprintf(out, "seed %d, %d rounds of %d MB over %d connections and of %d short ones, %s, %s, %d processors\n",
 		o.seed, o.rounds, o.bytes, o.conns, o.short, runtime.Version(), line, runtime.NumCPU())
-	if b.taskset != "" {
+	if b.Pinned() {
 		fmt.Fprintln(out, "pinned: gateways to processor 0, load and replicas to processor 1")
 	} else {
 		fmt.Fprintln(out, "not pinned: taskset is missing, or there is one processor")
@@ -105,8 +104,7 @@ func (b *bench) load(ctx context.Context, s *subject, args ...string) (time.Dura
 		return 0, r, err
 	}
 	args = append([]string{"load", "--to", s.address, "--connections", fmt.Sprint(b.o.conns)}, args...)
-	cmd := b.command(ctx, "1", b.self, args...)
-	cmd.Stderr = os.Stderr
+	cmd := b.Self(ctx, args...)
 	text, err := cmd.Output()
 	if err != nil {
 		return 0, r, err
@@ -118,34 +116,8 @@ func (b *bench) load(ctx context.Context, s *subject, args ...string) (time.Dura
 	return after - before, r, json.Unmarshal(text, &r)
 }
 
-// command makes a command that is pinned to a processor and dies with this process.
-func (b *bench) command(ctx context.Context, processor, name string, args ...string) *exec.Cmd {
-	if b.taskset != "" {
-		name, args = b.taskset, append([]string{"-c", processor, name}, args...)
-	}
-	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	return cmd
-}
-
 func (b *bench) start(ctx context.Context, all []*subject) (err error) {
-	if b.dir, err = os.MkdirTemp("", "limpet-bench-"); err != nil {
-		return err
-	}
-	if b.self, err = os.Executable(); err != nil {
-		return err
-	}
-	if runtime.NumCPU() > 1 {
-		b.taskset, _ = exec.LookPath("taskset") // without it nothing is pinned, which is printed
-	}
-	if b.o.limpet == "" {
-		b.o.limpet = filepath.Join(b.dir, "limpet")
-		const pkg = "github.com/limpet-project/limpet/cmd/limpet"
-		if text, err := exec.CommandContext(ctx, "go", "build", "-o", b.o.limpet, pkg).CombinedOutput(); err != nil {
-			return errors.Join(fmt.Errorf("building limpet: %w", err), errors.New(string(text)))
-		}
-	}
-	if err := b.startUpstream(ctx); err != nil {
+	if _, b.to, err = b.Part(ctx, "1", "upstream"); err != nil {
 		return err
 	}
 	for _, s := range all {
@@ -156,48 +128,25 @@ func (b *bench) start(ctx context.Context, all []*subject) (err error) {
 	return nil
 }
 
-func (b *bench) startUpstream(ctx context.Context) error {
-	cmd := b.command(ctx, "1", b.self, "upstream")
-	cmd.Stderr = os.Stderr
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		return err
-	}
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	b.children = append(b.children, cmd)
-	line, err := bufio.NewReader(stdout).ReadString('\n')
-	b.to = strings.TrimSpace(line)
-	return err
-}
-
 // startGateway starts a subject and waits until it takes connections.
 func (b *bench) startGateway(ctx context.Context, s *subject) (err error) {
-	if s.address, err = freeAddress(); err != nil {
+	if s.address, err = rig.FreeAddress(); err != nil {
 		return err
 	}
-	text, args := b.limpetConfiguration(s.address), []string{b.o.limpet, "serve", "--state", b.dir, "--config"}
+	text, args := b.limpetConfiguration(s.address), []string{b.Limpet, "serve", "--state", b.Dir, "--config"}
 	if s.name == "haproxy" {
 		text, args = b.haproxyConfiguration(s.address), []string{b.o.haproxy, "-db", "-f"}
 	}
-	file := filepath.Join(b.dir, s.name+".conf")
+	file := filepath.Join(b.Dir, s.name+".conf")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		return err
 	}
-	cmd := b.command(ctx, "0", args[0], append(args[1:], file)...)
-	log, err := os.Create(filepath.Join(b.dir, s.name+".log"))
+	pid, log, err := b.Gateway(ctx, s.name, append(args, file)...)
 	if err != nil {
 		return err
 	}
-	defer log.Close()
-	cmd.Stdout, cmd.Stderr = log, log
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	b.children = append(b.children, cmd)
-	s.pid = cmd.Process.Pid
-	return listening(ctx, s.address, log.Name())
+	s.pid = pid
+	return listening(ctx, s.address, log)
 }
 
 func (b *bench) limpetConfiguration(address string) string {
@@ -238,27 +187,6 @@ func listening(ctx context.Context, address, log string) error {
 			text, _ := os.ReadFile(log) // only to explain the error
 			return fmt.Errorf("%s: %w: %s", address, ctx.Err(), text)
 		}
-	}
-}
-
-// freeAddress returns a loopback address that was free a moment ago.
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer l.Close()
-	return l.Addr().String(), nil
-}
-
-// close ends every process and removes the directory.
-func (b *bench) close() {
-	for _, c := range b.children {
-		_ = c.Process.Kill() // fails only if it has ended
-		_ = c.Wait()         // it was killed
-	}
-	if b.dir != "" {
-		_ = os.RemoveAll(b.dir) // what is left is in the temporary directory
 	}
 }
 

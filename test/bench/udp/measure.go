@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -14,10 +13,10 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"syscall"
 	"text/tabwriter"
 	"time"
 
+	"github.com/limpet-project/limpet/test/bench/rig"
 	"github.com/limpet-project/limpet/test/bench/stats"
 )
 
@@ -39,12 +38,9 @@ type side struct {
 
 // A bench is the processes of a measurement.
 type bench struct {
-	o        *options
-	dir      string
-	self     string
-	taskset  string // "" if there is none, or one processor only
-	to       string // the replicas
-	children []*exec.Cmd
+	*rig.Rig
+	o  *options
+	to string // the replicas
 }
 
 // measure runs all rounds and prints the figures.
@@ -52,8 +48,12 @@ func measure(ctx context.Context, o *options, out io.Writer) error {
 	// The kernel ends a child with the thread that started it, so this goroutine, which starts all, keeps its own.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	b := &bench{o: o}
-	defer b.close()
+	r, err := rig.New(ctx, o.limpet)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	b := &bench{Rig: r, o: o}
 	all := []*subject{{name: "nginx"}, {name: "limpet"}}
 	if err := b.start(ctx, all); err != nil {
 		return err
@@ -64,7 +64,7 @@ func measure(ctx context.Context, o *options, out io.Writer) error {
 	}
 	fmt.Fprintf(out, "seed %d, %d rounds of %d questions over kept sockets and %d over fresh ones, %d bytes, %d clients, %s, %s, %d processors\n",
 		o.seed, o.rounds, o.kept, o.fresh, o.size, o.clients, runtime.Version(), strings.TrimSpace(string(version)), runtime.NumCPU())
-	if b.taskset != "" {
+	if b.Pinned() {
 		fmt.Fprintln(out, "pinned: gateways to processor 0, load and replicas to processor 1")
 	} else {
 		fmt.Fprintln(out, "not pinned: taskset is missing, or there is one processor")
@@ -96,8 +96,7 @@ func (b *bench) load(ctx context.Context, pid int, s *side, counts bool, args ..
 		return err
 	}
 	args = append([]string{"load", "--to", s.address, "--clients", fmt.Sprint(b.o.clients), "--size", fmt.Sprint(b.o.size)}, args...)
-	cmd := b.command(ctx, "1", b.self, args...)
-	cmd.Stderr = os.Stderr
+	cmd := b.Self(ctx, args...)
 	text, err := cmd.Output()
 	if err != nil {
 		return err
@@ -141,34 +140,8 @@ func report(out io.Writer, rng *rand.Rand, nginx, limpet *subject) error {
 	return w.Flush()
 }
 
-// command makes a command that is pinned to a processor and dies with this process.
-func (b *bench) command(ctx context.Context, processor, name string, args ...string) *exec.Cmd {
-	if b.taskset != "" {
-		name, args = b.taskset, append([]string{"-c", processor, name}, args...)
-	}
-	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	return cmd
-}
-
 func (b *bench) start(ctx context.Context, all []*subject) (err error) {
-	if b.dir, err = os.MkdirTemp("", "limpet-bench-"); err != nil {
-		return err
-	}
-	if b.self, err = os.Executable(); err != nil {
-		return err
-	}
-	if runtime.NumCPU() > 1 {
-		b.taskset, _ = exec.LookPath("taskset") // without it nothing is pinned, which is printed
-	}
-	if b.o.limpet == "" {
-		b.o.limpet = filepath.Join(b.dir, "limpet")
-		const pkg = "github.com/limpet-project/limpet/cmd/limpet"
-		if text, err := exec.CommandContext(ctx, "go", "build", "-o", b.o.limpet, pkg).CombinedOutput(); err != nil {
-			return errors.Join(fmt.Errorf("building limpet: %w", err), errors.New(string(text)))
-		}
-	}
-	if err := b.startReplicas(ctx); err != nil {
+	if _, b.to, err = b.Part(ctx, "1", "answerer"); err != nil {
 		return err
 	}
 	for _, s := range all {
@@ -179,50 +152,27 @@ func (b *bench) start(ctx context.Context, all []*subject) (err error) {
 	return nil
 }
 
-func (b *bench) startReplicas(ctx context.Context) error {
-	cmd := b.command(ctx, "1", b.self, "answerer")
-	cmd.Stderr = os.Stderr
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		return err
-	}
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	b.children = append(b.children, cmd)
-	line, err := bufio.NewReader(stdout).ReadString('\n')
-	b.to = strings.TrimSpace(line)
-	return err
-}
-
 // startGateway starts a subject and waits until it answers.
 func (b *bench) startGateway(ctx context.Context, s *subject) (err error) {
 	for _, side := range []*side{&s.kept, &s.fresh} {
-		if side.address, err = freeAddress(); err != nil {
+		if side.address, err = rig.FreeAddress(); err != nil {
 			return err
 		}
 	}
-	file := filepath.Join(b.dir, s.name+".conf")
-	text, args := b.limpetConfiguration(s), []string{b.o.limpet, "serve", "--state", b.dir, "--config", file}
+	file := filepath.Join(b.Dir, s.name+".conf")
+	text, args := b.limpetConfiguration(s), []string{b.Limpet, "serve", "--state", b.Dir, "--config", file}
 	if s.name == "nginx" {
-		text, args = b.nginxConfiguration(s), []string{b.o.nginx, "-p", b.dir, "-e", "stderr", "-c", file}
+		text, args = b.nginxConfiguration(s), []string{b.o.nginx, "-p", b.Dir, "-e", "stderr", "-c", file}
 	}
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		return err
 	}
-	cmd := b.command(ctx, "0", args[0], args[1:]...)
-	log, err := os.Create(filepath.Join(b.dir, s.name+".log"))
+	pid, log, err := b.Gateway(ctx, s.name, args...)
 	if err != nil {
 		return err
 	}
-	defer log.Close()
-	cmd.Stdout, cmd.Stderr = log, log
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	b.children = append(b.children, cmd)
-	s.pid = cmd.Process.Pid
-	return errors.Join(answers(ctx, s.kept.address, log.Name()), answers(ctx, s.fresh.address, log.Name()))
+	s.pid = pid
+	return errors.Join(answers(ctx, s.kept.address, log), answers(ctx, s.fresh.address, log))
 }
 
 func (b *bench) limpetConfiguration(s *subject) string {
@@ -243,7 +193,7 @@ func (b *bench) nginxConfiguration(s *subject) string {
 	if b.o.module != "" {
 		fmt.Fprintf(&c, "load_module %s;\n", b.o.module)
 	}
-	fmt.Fprintf(&c, "daemon off;\nmaster_process off;\npid %s/nginx.pid;\nevents { worker_connections 8192; }\n", b.dir)
+	fmt.Fprintf(&c, "daemon off;\nmaster_process off;\npid %s/nginx.pid;\nevents { worker_connections 8192; }\n", b.Dir)
 	c.WriteString("stream {\n upstream bench {\n  hash $remote_addr consistent;\n")
 	for _, to := range strings.Split(b.to, ",") {
 		fmt.Fprintf(&c, "  server %s;\n", to)
@@ -274,25 +224,4 @@ func answers(ctx context.Context, address, log string) error {
 	}
 	text, _ := os.ReadFile(log) // only to explain the error
 	return fmt.Errorf("%s: %w: %s", address, ctx.Err(), text)
-}
-
-// freeAddress returns a loopback address that was free a moment ago.
-func freeAddress() (string, error) {
-	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer conn.Close()
-	return conn.LocalAddr().String(), nil
-}
-
-// close ends every process and removes the directory.
-func (b *bench) close() {
-	for _, c := range b.children {
-		_ = c.Process.Kill() // fails only if it has ended
-		_ = c.Wait()         // it was killed
-	}
-	if b.dir != "" {
-		_ = os.RemoveAll(b.dir) // what is left is in the temporary directory
-	}
 }
