@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -169,13 +170,7 @@ func TestASessionWakesItsRevisionAndKeepsTheNewPod(t *testing.T) {
 	w := start(t)
 	w.deploy(demo.Service{Revision: "demo-00001"})
 	first := w.ask(3, w.host("demo"), "K-Session", "user-001", "demo-00001")
-	w.WaitFor(3*time.Minute, "the revision to be scaled to zero", func(ctx context.Context) error {
-		pods, err := w.CoreV1().Pods(w.Namespace).List(ctx, metav1.ListOptions{})
-		if err == nil && len(pods.Items) > 0 {
-			err = fmt.Errorf("%d pods", len(pods.Items))
-		}
-		return err
-	})
+	w.asleep()
 	woken := w.ask(6, w.host("demo"), "K-Session", "user-001", "demo-00001")
 	if got := demo.Pods(woken); len(got) != 1 || got[first[0].Pod] > 0 {
 		t.Errorf("answers by pod after scale from zero %v, want one pod other than %s", got, first[0].Pod)
@@ -183,6 +178,47 @@ func TestASessionWakesItsRevisionAndKeepsTheNewPod(t *testing.T) {
 	if last := woken[len(woken)-1]; last.Count != len(woken) {
 		t.Errorf("count %d after %d requests, want as many: nothing may be sent twice", last.Count, len(woken))
 	}
+}
+
+// A pod that waits for the kubelet's first look at it serves already: activators have asked it themselves, as Serving's do.
+func TestASessionWakesAPodAndKeepsItBeforeTheKubeletCallsItReady(t *testing.T) {
+	w := start(t)
+	w.deploy(demo.Service{Revision: "demo-00001", ReadyAfter: 45})
+	w.asleep()
+	early := w.ask(6, w.host("demo"), "K-Session", "user-001", "demo-00001")
+	pod, err := w.CoreV1().Pods(w.Namespace).Get(t.Context(), early[0].Pod, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if podReady(pod) {
+		t.Errorf("pod %s was ready when six requests had been served, want it to have served before", pod.Name)
+	}
+	w.WaitFor(3*time.Minute, "the pod to be ready", func(ctx context.Context) error { return w.In(w.Namespace).PodReady(ctx, pod.Name) })
+	late := w.ask(6, w.host("demo"), "K-Session", "user-001", "demo-00001")
+	if got := demo.Pods(append(early, late...)); len(got) != 1 {
+		t.Errorf("answers by pod %v before and after it was ready, want one pod", got)
+	}
+	if last := late[len(late)-1]; last.Count != 12 {
+		t.Errorf("count %d after 12 requests", last.Count)
+	}
+}
+
+func podReady(p *corev1.Pod) bool {
+	return slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+	})
+}
+
+// asleep waits until no pod is left.
+func (w *world) asleep() {
+	w.t.Helper()
+	w.WaitFor(3*time.Minute, "the revision to be scaled to zero", func(ctx context.Context) error {
+		pods, err := w.CoreV1().Pods(w.Namespace).List(ctx, metav1.ListOptions{})
+		if err == nil && len(pods.Items) > 0 {
+			err = fmt.Errorf("%d pods", len(pods.Items))
+		}
+		return err
+	})
 }
 
 // serving checks that no activator was refused what it asks the API server for, nor began anew.

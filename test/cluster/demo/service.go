@@ -32,6 +32,8 @@ type Service struct {
 	Annotations map[string]string
 	// Template are annotations of the revision.
 	Template map[string]string
+	// ReadyAfter are the seconds after which the kubelet first asks whether a pod is ready; 0 is at once.
+	ReadyAfter int
 	// Env are variables of the counter.
 	Env map[string]string
 	// Traffic is the split; none is all to the latest.
@@ -55,14 +57,20 @@ func (s Service) Manifest() string {
 	}
 	fmt.Fprintf(&b, "      annotations:%s\n", mapping(8, template))
 	fmt.Fprintf(&b, "    spec:\n      containerConcurrency: %d\n", s.Concurrency)
-	fmt.Fprintf(&b, "      containers:\n      - image: %s\n        ports: [{containerPort: 8080}]\n        env:\n", s.Image)
-	fmt.Fprintf(&b, "        - {name: COUNTER_LISTEN, value: \"0.0.0.0:8080\"}\n")
+	fmt.Fprintf(&b, "      containers:\n      - image: %s\n        ports: [{containerPort: 8080}]\n", s.Image)
+	if s.ReadyAfter > 0 {
+		fmt.Fprintf(&b, readiness, s.ReadyAfter)
+	}
+	fmt.Fprintf(&b, "        env:\n        - {name: COUNTER_LISTEN, value: \"0.0.0.0:8080\"}\n")
 	for _, k := range slices.Sorted(maps.Keys(s.Env)) {
 		fmt.Fprintf(&b, "        - {name: %s, value: %q}\n", k, s.Env[k])
 	}
 	s.traffic(&b)
 	return b.String()
 }
+
+// readiness is the probe of a pod that is ready late.
+const readiness = "        readinessProbe: {tcpSocket: {port: 8080}, initialDelaySeconds: %d}\n"
 
 func (s Service) traffic(b *strings.Builder) {
 	if len(s.Traffic) > 0 {
