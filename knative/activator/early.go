@@ -75,13 +75,21 @@ func (p *prober) admit(key types.NamespacedName, r *v1.Revision, pods, before []
 		pod := known[e.Name]
 		if pod == nil || pod.address != e.Address {
 			pod = &earlyPod{revision: r, address: e.Address, trusted: pod == nil && wasReady(before, e.Name)}
-			wake(p.wake)
+			p.wakeUp()
 		}
 		next[e.Name] = pod
 		e.NotReady = !pod.answered && !pod.trusted
 	}
 	if p.early[key] = next; len(next) == 0 {
 		delete(p.early, key)
+	}
+}
+
+// wakeUp has run look again, now or when it is done with what it does.
+func (p *prober) wakeUp() {
+	select {
+	case p.wake <- struct{}{}:
+	default:
 	}
 }
 

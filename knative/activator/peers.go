@@ -14,10 +14,12 @@ import (
 	"time"
 
 	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
 	netapi "knative.dev/networking/pkg/apis/networking"
 
 	"github.com/limpet-project/limpet/affinity"
+	"github.com/limpet-project/limpet/knative/todo"
 )
 
 // PeersOptions are what Peers work with. All are needed.
@@ -73,7 +75,7 @@ func newPeers(o PeersOptions, b bounds) *Peers {
 
 // Run follows the EndpointSlices of the activators until ctx ends. It returns an error if it cannot.
 func (p *Peers) Run(ctx context.Context) error {
-	registration, err := p.o.Slices.AddEventHandler(follow(func(object any, _ bool) {
+	registration, err := p.o.Slices.AddEventHandler(todo.FollowLatest(func(object metav1.Object) {
 		if s, is := object.(*discoveryv1.EndpointSlice); is && p.concerns(s) {
 			p.look()
 		}

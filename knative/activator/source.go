@@ -22,6 +22,7 @@ import (
 	"github.com/limpet-project/limpet/endpoint"
 	"github.com/limpet-project/limpet/knative/backend"
 	"github.com/limpet-project/limpet/knative/policy"
+	"github.com/limpet-project/limpet/knative/todo"
 )
 
 // SourceOptions are what a Source works with. All but Probing and Log are needed.
@@ -42,7 +43,7 @@ type Source struct {
 	revisions servinglisters.RevisionLister
 	backends  *backend.Source
 	prober    *prober
-	todo      todo
+	todo      *todo.List[subject]
 	index     atomic.Pointer[index]
 	byHeader  atomic.Bool // tags may be asked for by header
 
@@ -64,10 +65,10 @@ func NewSource(o SourceOptions) *Source {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	s := &Source{
-		o: o, todo: newTodo(), deleted: make(map[types.NamespacedName]bool), tables: make(map[types.NamespacedName]*table),
+		o: o, todo: todo.New[subject](), deleted: make(map[types.NamespacedName]bool), tables: make(map[types.NamespacedName]*table),
 		members: make(map[types.NamespacedName]*members), known: make(map[types.NamespacedName]*revision),
 	}
-	s.prober = newProber(o.Probing, o.SystemInternalTLS, s.todo.addRevision)
+	s.prober = newProber(o.Probing, o.SystemInternalTLS, s.addPods)
 	s.revisions = servinglisters.NewRevisionLister(o.Revisions.GetIndexer())
 	s.backends = backend.New(backend.Options{
 		Table: o.Table, Services: o.Services, Slices: o.Slices, Log: o.Log,
@@ -114,7 +115,7 @@ func (s *Source) set(change func()) {
 	s.mu.Lock()
 	change()
 	s.mu.Unlock()
-	s.todo.addAll()
+	s.todo.AddAll()
 }
 
 func (s *Source) drainTimeout() time.Duration {
@@ -126,10 +127,10 @@ func (s *Source) drainTimeout() time.Duration {
 // Run follows the informers until ctx ends. It returns an error if it cannot. It is to run once.
 func (s *Source) Run(ctx context.Context) error {
 	informers := []cache.SharedIndexInformer{s.o.Routes, s.o.Revisions, s.o.Services, s.o.Slices}
-	handlers := []func(object any, deleted bool){s.routeChanged, s.revisionChanged, s.serviceChanged, s.sliceChanged}
+	handlers := s.handlers()
 	var synced []cache.InformerSynced
 	for i, informer := range informers {
-		registration, err := informer.AddEventHandler(follow(handlers[i]))
+		registration, err := informer.AddEventHandler(handlers[i])
 		if err != nil {
 			return fmt.Errorf("following an informer: %w", err)
 		}
@@ -142,14 +143,14 @@ func (s *Source) Run(ctx context.Context) error {
 	var probes sync.WaitGroup
 	defer probes.Wait()
 	probes.Go(func() { s.prober.run(ctx) })
-	s.todo.addAll()
+	s.todo.AddAll()
 	s.work()
 	s.o.Table.SetSynced()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-s.todo.wake:
+		case <-s.todo.Wake():
 			s.work()
 		}
 	}
@@ -157,7 +158,7 @@ func (s *Source) Run(ctx context.Context) error {
 
 // work takes over what has changed.
 func (s *Source) work() {
-	routes, revisions, all := s.todo.take()
+	routes, revisions, all := s.take()
 	if all {
 		for _, object := range s.o.Routes.GetStore().List() {
 			if r, is := object.(*v1.Route); is {

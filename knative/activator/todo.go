@@ -2,128 +2,77 @@ package activator
 
 import (
 	"strings"
-	"sync"
 
-	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
 	"knative.dev/serving/pkg/reconciler/serverlessservice/resources/names"
+
+	"github.com/limpet-project/limpet/knative/todo"
 )
 
-// A todo is what Run has yet to look at. Make one with newTodo.
-type todo struct {
-	wake chan struct{} // has something if there is something to do
-
-	mu        sync.Mutex // never held while anything is waited for
-	routes    map[types.NamespacedName]bool
-	revisions map[types.NamespacedName]bool // true if it has changed itself, and not only its pods
-	all       bool
+// A subject is what Run of a Source has yet to look at.
+type subject struct {
+	kind subjectKind
+	key  types.NamespacedName // of the Route or the revision
 }
 
-func newTodo() todo {
-	return todo{wake: make(chan struct{}, 1), routes: make(map[types.NamespacedName]bool), revisions: make(map[types.NamespacedName]bool)}
-}
+type subjectKind uint8
 
-// change makes a change and wakes Run.
-func (t *todo) change(do func()) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	do()
-	wake(t.wake)
-}
+const (
+	theRoute subjectKind = iota
+	theRevision
+	thePods // of the revision
+)
 
-// wake puts something into a channel that has room for one, unless it is there already.
-func wake(c chan<- struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
+// take returns what is to be looked at: Routes, revisions, and those of which only the pods are, by false.
+func (s *Source) take() (routes, revisions map[types.NamespacedName]bool, all bool) {
+	subjects, all := s.todo.Take()
+	routes, revisions = make(map[types.NamespacedName]bool), make(map[types.NamespacedName]bool)
+	for subject := range subjects {
+		if subject.kind == theRoute {
+			routes[subject.key] = true
+		} else {
+			revisions[subject.key] = revisions[subject.key] || subject.kind == theRevision
+		}
 	}
-}
-
-// addAll says that everything is to be looked at.
-func (t *todo) addAll() { t.change(func() { t.all = true }) }
-
-// take returns what is to be looked at. The maps are the caller's.
-func (t *todo) take() (routes, revisions map[types.NamespacedName]bool, all bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	routes, revisions, all = t.routes, t.revisions, t.all
-	t.routes, t.revisions, t.all = make(map[types.NamespacedName]bool), make(map[types.NamespacedName]bool), false
 	return routes, revisions, all
 }
 
-// follow returns what an informer calls.
-func follow(note func(object any, deleted bool)) cache.ResourceEventHandler {
-	return cache.ResourceEventHandlerFuncs{
-		AddFunc: func(object any) { note(object, false) },
-		UpdateFunc: func(before, after any) {
-			b, a := before.(metav1.Object), after.(metav1.Object)
-			if a.GetResourceVersion() == "" || a.GetResourceVersion() != b.GetResourceVersion() {
-				note(after, false)
-			}
-		},
-		DeleteFunc: func(object any) {
-			if gone, is := object.(cache.DeletedFinalStateUnknown); is {
-				object = gone.Obj
-			}
-			note(object, true)
-		},
+// handlers returns what the informers of Routes, revisions, Services and EndpointSlices call.
+func (s *Source) handlers() [4]cache.ResourceEventHandler {
+	return [...]cache.ResourceEventHandler{
+		todo.FollowLatest(func(o metav1.Object) { s.todo.Add(subject{theRoute, todo.KeyOf(o)}) }),
+		todo.Follow(s.revisionChanged),
+		todo.FollowLatest(func(o metav1.Object) { s.addService(o.GetNamespace(), o.GetName()) }),
+		todo.FollowLatest(func(o metav1.Object) { s.addService(o.GetNamespace(), o.GetLabels()[discoveryv1.LabelServiceName]) }),
 	}
 }
 
-// keyOf names an object.
-func keyOf(o metav1.Object) types.NamespacedName {
-	return types.NamespacedName{Namespace: o.GetNamespace(), Name: o.GetName()}
-}
-
-func (s *Source) routeChanged(object any, _ bool) {
-	if o, is := object.(metav1.Object); is {
-		s.todo.change(func() { s.todo.routes[keyOf(o)] = true })
+func (s *Source) revisionChanged(before, after metav1.Object) {
+	now := after
+	if now == nil {
+		now = before
 	}
-}
-
-func (s *Source) revisionChanged(object any, deleted bool) {
-	o, is := object.(metav1.Object)
-	if !is {
-		return
-	}
+	key := todo.KeyOf(now)
 	s.mu.Lock()
-	if deleted {
-		s.deleted[keyOf(o)] = true
+	if after == nil {
+		s.deleted[key] = true
 	} else {
-		delete(s.deleted, keyOf(o))
+		delete(s.deleted, key)
 	}
 	s.mu.Unlock()
-	s.todo.change(func() { s.todo.revisions[keyOf(o)] = true })
-}
-
-func (s *Source) serviceChanged(object any, _ bool) {
-	if o, is := object.(*corev1.Service); is {
-		s.addService(o.Namespace, o.Name)
-	}
-}
-
-func (s *Source) sliceChanged(object any, _ bool) {
-	if o, is := object.(*discoveryv1.EndpointSlice); is {
-		s.addService(o.Namespace, o.Labels[discoveryv1.LabelServiceName])
-	}
+	s.todo.Add(subject{theRevision, key})
 }
 
 // privateSuffix is what the name of a revision's private Service ends with.
 var privateSuffix = names.PrivateService("")
 
-// addService has the revision of a Service looked at, be it its public or its private one.
+// addService has the pods looked at of the revision of a Service, be it its public or its private one.
 func (s *Source) addService(namespace, name string) {
-	s.todo.addRevision(types.NamespacedName{Namespace: namespace, Name: strings.TrimSuffix(name, privateSuffix)})
+	s.addPods(types.NamespacedName{Namespace: namespace, Name: strings.TrimSuffix(name, privateSuffix)})
 }
 
-// addRevision says that the pods of a revision are to be looked at.
-func (t *todo) addRevision(key types.NamespacedName) {
-	t.change(func() {
-		if _, noted := t.revisions[key]; !noted {
-			t.revisions[key] = false
-		}
-	})
-}
+// addPods says that the pods of a revision are to be looked at.
+func (s *Source) addPods(revision types.NamespacedName) { s.todo.Add(subject{thePods, revision}) }

@@ -79,7 +79,7 @@ func (c *Controller) Run(ctx context.Context) error {
 		informer cache.SharedIndexInformer
 		note     func(metav1.Object)
 	}{{c.o.Routes, c.routeChanged}, {c.o.Revisions, c.revisionChanged}, {c.o.PodAutoscalers, c.revisionChanged}} {
-		registration, err := f.informer.AddEventHandler(todo.Follow(latest(f.note)))
+		registration, err := f.informer.AddEventHandler(todo.FollowLatest(f.note))
 		if err != nil {
 			return fmt.Errorf("following an informer: %w", err)
 		}
@@ -97,16 +97,6 @@ func (c *Controller) Run(ctx context.Context) error {
 		case <-c.todo.Wake():
 			c.work(ctx, limit)
 		}
-	}
-}
-
-// latest has note called with an object as it is, or as it was if it is gone.
-func latest(note func(metav1.Object)) func(before, after metav1.Object) {
-	return func(before, after metav1.Object) {
-		if after == nil {
-			after = before
-		}
-		note(after)
 	}
 }
 

@@ -83,6 +83,16 @@ func Follow(note func(before, after metav1.Object)) cache.ResourceEventHandler {
 	}
 }
 
+// FollowLatest is Follow for who asks only which object it was: note is called with it as it is, or as it was if it is gone.
+func FollowLatest(note func(metav1.Object)) cache.ResourceEventHandler {
+	return Follow(func(before, after metav1.Object) {
+		if after == nil {
+			after = before
+		}
+		note(after)
+	})
+}
+
 // KeyOf names an object.
 func KeyOf(o metav1.Object) types.NamespacedName {
 	return types.NamespacedName{Namespace: o.GetNamespace(), Name: o.GetName()}

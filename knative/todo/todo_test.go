@@ -69,3 +69,17 @@ func TestFollowCallsForEveryChange(t *testing.T) {
 		t.Errorf("notes = %q, want %q", notes, want)
 	}
 }
+
+func TestFollowLatestCallsWithWhatIsThereOrWas(t *testing.T) {
+	var notes []string
+	handler := FollowLatest(func(o metav1.Object) { notes = append(notes, o.GetResourceVersion()) })
+	at := func(v int) *corev1.Pod {
+		return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "demo-00001", ResourceVersion: fmt.Sprint(v)}}
+	}
+	handler.OnAdd(at(1), false)
+	handler.OnUpdate(at(1), at(2))
+	handler.OnDelete(at(3))
+	if want := []string{"1", "2", "3"}; !slices.Equal(notes, want) {
+		t.Errorf("notes = %q, want %q", notes, want)
+	}
+}
