@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net/http"
 	"os"
 	"os/exec"
@@ -42,6 +41,9 @@ func subjects() []*subject {
 	}
 }
 
+// String returns its name.
+func (s *subject) String() string { return s.name }
+
 // A bench is the processes of a measurement.
 type bench struct {
 	*rig.Rig
@@ -55,7 +57,7 @@ func measure(ctx context.Context, o *options, out io.Writer) error {
 	// The kernel ends a child with the thread that started it, so this goroutine, which starts all, keeps its own.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	r, err := rig.New(ctx, o.limpet)
+	r, err := rig.New(ctx, o.Limpet)
 	if err != nil {
 		return err
 	}
@@ -66,21 +68,11 @@ func measure(ctx context.Context, o *options, out io.Writer) error {
 		return err
 	}
 	fmt.Fprintf(out, "seed %d, %d rounds of %d requests over %d connections, %d sessions, %s, %d processors\n",
-		o.seed, o.rounds, o.requests, o.conns, o.sessions, runtime.Version(), runtime.NumCPU())
-	if b.Pinned() {
-		fmt.Fprintln(out, "pinned: gateways to processor 0, load, replicas and Redis to processor 1")
-	} else {
-		fmt.Fprintln(out, "not pinned: taskset is missing, or there is one processor")
-	}
-	rng := rand.New(rand.NewPCG(o.seed, 1))
-	for round := range o.rounds + 1 { // the first warms connections, caches and bindings, and does not count
-		order := rng.Perm(len(all))
-		for _, i := range order {
-			if err := b.round(ctx, all[i], round > 0); err != nil {
-				return fmt.Errorf("round %d of %s: %w", round, all[i].name, err)
-			}
-		}
-		fmt.Fprintf(os.Stderr, "round %d of %d\n", round, o.rounds)
+		o.Seed, o.Rounds, o.requests, o.conns, o.sessions, runtime.Version(), runtime.NumCPU())
+	fmt.Fprintln(out, b.Pinning("load, replicas and Redis"))
+	rng := o.Rand()
+	if err := rig.Play(&o.Options, rng, all, func(s *subject, counts bool) error { return b.round(ctx, s, counts) }); err != nil {
+		return err
 	}
 	report(out, rng, all)
 	return nil
@@ -169,7 +161,7 @@ func (b *bench) startLimpet(ctx context.Context, s *subject) error {
 		return err
 	}
 	s.pid = pid
-	return ready(ctx, "http://"+admin+"/readyz", log)
+	return rig.Await(ctx, s.name, log, func(context.Context) bool { return ready("http://" + admin + "/readyz") })
 }
 
 // configuration writes the same service for every subject, but for how it sticks.
@@ -190,26 +182,14 @@ func (b *bench) configuration(s *subject, admin string) string {
 	return c.String()
 }
 
-// ready polls until the gateway says that it is.
-func ready(ctx context.Context, url, log string) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
+// ready reports whether a gateway says that it is.
+func ready(url string) bool {
 	client := &http.Client{Timeout: time.Second}
 	defer client.CloseIdleConnections()
-	for {
-		if resp, err := client.Get(url); err == nil {
-			resp.Body.Close()
-			if resp.StatusCode == http.StatusOK {
-				return nil
-			}
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			text, _ := os.ReadFile(log) // only to explain the error
-			return fmt.Errorf("%s: %w: %s", url, ctx.Err(), text)
-		}
+	resp, err := client.Get(url)
+	if err != nil {
+		return false
 	}
+	resp.Body.Close()
+	return resp.StatusCode == http.StatusOK
 }

@@ -49,7 +49,7 @@ func (r *Rig) prepare(ctx context.Context) (err error) {
 		return err
 	}
 	if runtime.NumCPU() > 1 {
-		r.taskset, _ = exec.LookPath("taskset") // without it nothing is pinned, which Pinned says
+		r.taskset, _ = exec.LookPath("taskset") // without it nothing is pinned, which Pinning says
 	}
 	if r.Limpet != "" {
 		return nil
@@ -62,8 +62,13 @@ func (r *Rig) prepare(ctx context.Context) (err error) {
 	return nil
 }
 
-// Pinned reports whether processes have a processor each.
-func (r *Rig) Pinned() bool { return r.taskset != "" }
+// Pinning says which processors processes have, those beside the gateways by that name.
+func (r *Rig) Pinning(beside string) string {
+	if r.taskset == "" {
+		return "not pinned: taskset is missing, or there is one processor"
+	}
+	return "pinned: gateways to processor 0, " + beside + " to processor 1"
+}
 
 // Command makes a command that is pinned to a processor and dies with this process.
 func (r *Rig) Command(ctx context.Context, processor, name string, args ...string) *exec.Cmd {

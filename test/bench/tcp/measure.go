@@ -32,6 +32,9 @@ type subject struct {
 	short   []float64 // microseconds of processor time for each short connection, by round
 }
 
+// String returns its name.
+func (s *subject) String() string { return s.name }
+
 // A bench is the processes of a measurement.
 type bench struct {
 	*rig.Rig
@@ -44,7 +47,7 @@ func measure(ctx context.Context, o *options, out io.Writer) error {
 	// The kernel ends a child with the thread that started it, so this goroutine, which starts all, keeps its own.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	r, err := rig.New(ctx, o.limpet)
+	r, err := rig.New(ctx, o.Limpet)
 	if err != nil {
 		return err
 	}
@@ -60,20 +63,11 @@ func measure(ctx context.Context, o *options, out io.Writer) error {
 	}
 	line, _, _ := strings.Cut(string(version), "\n")
 	fmt.Fprintf(out, "seed %d, %d rounds of %d MB over %d connections and of %d short ones, %s, %s, %d processors\n",
-		o.seed, o.rounds, o.bytes, o.conns, o.short, runtime.Version(), line, runtime.NumCPU())
-	if b.Pinned() {
-		fmt.Fprintln(out, "pinned: gateways to processor 0, load and replicas to processor 1")
-	} else {
-		fmt.Fprintln(out, "not pinned: taskset is missing, or there is one processor")
-	}
-	rng := rand.New(rand.NewPCG(o.seed, 1))
-	for round := range o.rounds + 1 { // the first warms up and does not count
-		for _, i := range rng.Perm(len(all)) {
-			if err := b.round(ctx, all[i], round > 0); err != nil {
-				return fmt.Errorf("round %d of %s: %w", round, all[i].name, err)
-			}
-		}
-		fmt.Fprintf(os.Stderr, "round %d of %d\n", round, o.rounds)
+		o.Seed, o.Rounds, o.bytes, o.conns, o.short, runtime.Version(), line, runtime.NumCPU())
+	fmt.Fprintln(out, b.Pinning("load and replicas"))
+	rng := o.Rand()
+	if err := rig.Play(&o.Options, rng, all, func(s *subject, counts bool) error { return b.round(ctx, s, counts) }); err != nil {
+		return err
 	}
 	report(out, rng, all[0], all[1])
 	return nil
@@ -146,7 +140,7 @@ func (b *bench) startGateway(ctx context.Context, s *subject) (err error) {
 		return err
 	}
 	s.pid = pid
-	return listening(ctx, s.address, log)
+	return rig.Await(ctx, s.name, log, func(ctx context.Context) bool { return listening(ctx, s.address) })
 }
 
 func (b *bench) limpetConfiguration(address string) string {
@@ -171,23 +165,10 @@ func (b *bench) haproxyConfiguration(address string) string {
 	return c.String()
 }
 
-// listening polls until somebody takes connections.
-func listening(ctx context.Context, address, log string) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		if c, err := new(net.Dialer).DialContext(ctx, "tcp", address); err == nil {
-			return c.Close()
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			text, _ := os.ReadFile(log) // only to explain the error
-			return fmt.Errorf("%s: %w: %s", address, ctx.Err(), text)
-		}
-	}
+// listening reports whether somebody takes connections.
+func listening(ctx context.Context, address string) bool {
+	c, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+	return err == nil && c.Close() == nil
 }
 
 // report prints the table and how it compares to what was promised.

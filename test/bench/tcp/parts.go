@@ -28,7 +28,7 @@ const (
 
 // upstream listens on three ports, which it prints. A connection says in a line what it wants: to be sent so many bytes (down), or
 // to send so many (up).
-func upstream(ctx context.Context, out io.Writer) error {
+func upstream(ctx context.Context, _ []string, out io.Writer) error {
 	var serving sync.WaitGroup
 	var addresses []string
 	for range upstreams {

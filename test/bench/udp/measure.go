@@ -36,6 +36,9 @@ type side struct {
 	lost    int
 }
 
+// String returns its name.
+func (s *subject) String() string { return s.name }
+
 // A bench is the processes of a measurement.
 type bench struct {
 	*rig.Rig
@@ -48,7 +51,7 @@ func measure(ctx context.Context, o *options, out io.Writer) error {
 	// The kernel ends a child with the thread that started it, so this goroutine, which starts all, keeps its own.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	r, err := rig.New(ctx, o.limpet)
+	r, err := rig.New(ctx, o.Limpet)
 	if err != nil {
 		return err
 	}
@@ -63,20 +66,11 @@ func measure(ctx context.Context, o *options, out io.Writer) error {
 		return err
 	}
 	fmt.Fprintf(out, "seed %d, %d rounds of %d questions over kept sockets and %d over fresh ones, %d bytes, %d clients, %s, %s, %d processors\n",
-		o.seed, o.rounds, o.kept, o.fresh, o.size, o.clients, runtime.Version(), strings.TrimSpace(string(version)), runtime.NumCPU())
-	if b.Pinned() {
-		fmt.Fprintln(out, "pinned: gateways to processor 0, load and replicas to processor 1")
-	} else {
-		fmt.Fprintln(out, "not pinned: taskset is missing, or there is one processor")
-	}
-	rng := rand.New(rand.NewPCG(o.seed, 1))
-	for round := range o.rounds + 1 { // the first warms up and does not count
-		for _, i := range rng.Perm(len(all)) {
-			if err := b.round(ctx, all[i], round > 0); err != nil {
-				return fmt.Errorf("round %d of %s: %w", round, all[i].name, err)
-			}
-		}
-		fmt.Fprintf(os.Stderr, "round %d of %d\n", round, o.rounds)
+		o.Seed, o.Rounds, o.kept, o.fresh, o.size, o.clients, runtime.Version(), strings.TrimSpace(string(version)), runtime.NumCPU())
+	fmt.Fprintln(out, b.Pinning("load and replicas"))
+	rng := o.Rand()
+	if err := rig.Play(&o.Options, rng, all, func(s *subject, counts bool) error { return b.round(ctx, s, counts) }); err != nil {
+		return err
 	}
 	return report(out, rng, all[0], all[1])
 }
@@ -172,7 +166,7 @@ func (b *bench) startGateway(ctx context.Context, s *subject) (err error) {
 		return err
 	}
 	s.pid = pid
-	return errors.Join(answers(ctx, s.kept.address, log), answers(ctx, s.fresh.address, log))
+	return rig.Await(ctx, s.name, log, func(ctx context.Context) bool { return answers(ctx, s.kept.address) && answers(ctx, s.fresh.address) })
 }
 
 func (b *bench) limpetConfiguration(s *subject) string {
@@ -204,24 +198,17 @@ func (b *bench) nginxConfiguration(s *subject) string {
 	return c.String()
 }
 
-// answers asks until there is an answer.
-func answers(ctx context.Context, address, log string) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
+// answers reports whether there is an answer.
+func answers(ctx context.Context, address string) bool {
 	conn, err := new(net.Dialer).DialContext(ctx, "udp", address)
 	if err != nil {
-		return err
+		return false
 	}
 	defer conn.Close()
-	for ctx.Err() == nil {
-		if err := conn.SetDeadline(time.Now().Add(20 * time.Millisecond)); err != nil {
-			return err
-		}
-		_, _ = conn.Write([]byte("ready?")) // may be refused as yet
-		if _, err := conn.Read(make([]byte, 16)); err == nil {
-			return nil
-		}
+	if conn.SetDeadline(time.Now().Add(20*time.Millisecond)) != nil {
+		return false
 	}
-	text, _ := os.ReadFile(log) // only to explain the error
-	return fmt.Errorf("%s: %w: %s", address, ctx.Err(), text)
+	_, _ = conn.Write([]byte("ready?")) // may be refused as yet
+	_, err = conn.Read(make([]byte, 16))
+	return err == nil
 }

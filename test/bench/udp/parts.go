@@ -19,7 +19,7 @@ import (
 const upstreams = 3
 
 // answerer listens on sockets, whose addresses it prints, and answers each datagram with the same bytes.
-func answerer(ctx context.Context, out io.Writer) error {
+func answerer(ctx context.Context, _ []string, out io.Writer) error {
 	var serving sync.WaitGroup
 	var addresses []string
 	for range upstreams {
@@ -60,15 +60,17 @@ type loadPart struct {
 	to                       netip.AddrPort
 	questions, clients, size int
 	fresh                    bool // a socket for each question
+	wait                     time.Duration
 }
 
-func load(args []string, out io.Writer) error {
+func load(_ context.Context, args []string, out io.Writer) error {
 	f := flag.NewFlagSet("load", flag.ContinueOnError)
 	p := loadPart{}
 	to := f.String("to", "", "the gateway's `address`")
 	f.IntVar(&p.questions, "questions", 1000, "`number` of questions")
 	f.IntVar(&p.clients, "clients", 1, "`number` of clients")
 	f.IntVar(&p.size, "size", 64, "`bytes` of a question")
+	f.DurationVar(&p.wait, "wait", time.Second, "after this `time` without an answer a question is lost")
 	f.BoolVar(&p.fresh, "fresh", false, "a socket for each question")
 	if err := f.Parse(args); err != nil {
 		return err
@@ -120,7 +122,7 @@ func (p *loadPart) client(i int) (answered, lost int, err error) {
 		if _, err := conn.Write(question); err != nil {
 			return answered, lost, err
 		}
-		if err := conn.SetReadDeadline(time.Now().Add(time.Second)); err != nil {
+		if err := conn.SetReadDeadline(time.Now().Add(p.wait)); err != nil {
 			return answered, lost, err
 		}
 		switch _, err := conn.Read(buffer); {

@@ -32,7 +32,7 @@ func TestLoadCountsAnswersAndWhatIsLost(t *testing.T) {
 	}
 	for _, args := range [][]string{{"--size", "100"}, {"--fresh"}} {
 		var out bytes.Buffer
-		if err := run(t.Context(), append([]string{"load", "--to", to[0], "--questions", "200", "--clients", "4"}, args...), &out); err != nil {
+		if err := run(t.Context(), append([]string{"load", "--to", to[0], "--questions", "200", "--clients", "4", "--wait", "30s"}, args...), &out); err != nil {
 			t.Fatal(err)
 		}
 		var s served
