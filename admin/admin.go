@@ -29,13 +29,15 @@ import (
 // maxBody bounds the body of a call.
 const maxBody = 1 << 20
 
-// Options are what the API speaks for. Every member but Ready, Store and Metrics is required.
+// Options are what the API speaks for. Router, Endpoints, Store and Resolve are required.
 type Options struct {
 	Router    *router.Router
 	Endpoints *endpoint.Table
 	Store     binding.Store
 	// Resolve finds the route of a message, as a listener would.
 	Resolve func(m affinity.Message) (*router.Request, error)
+	// Listeners returns those for TCP and UDP; nil is none.
+	Listeners func() []Listener
 	// Ready returns why the gateway should get no traffic, nil if it should. Nil is always ready.
 	Ready func() error
 	// StoreState describes the store: "memory", "closed", "open since …". Nil is left out.

@@ -4,13 +4,16 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/limpet-project/limpet/affinity"
 	"github.com/limpet-project/limpet/endpoint"
 )
 
 // A ServiceView is one service as the API shows it.
 type ServiceView struct {
 	ServiceRef
-	Synced    bool           `json:"synced"`
+	Synced bool `json:"synced"`
+	// Listeners are those for TCP and UDP that lead to the service. Those for HTTP lead wherever routes say.
+	Listeners []ListenerView `json:"listeners,omitempty"`
 	Revisions []RevisionView `json:"revisions"`
 }
 
@@ -46,8 +49,15 @@ type EndpointView struct {
 // services answers GET /services.
 func (a api) services(w http.ResponseWriter, _ *http.Request) {
 	list := []ServiceView{}
+	leading := map[affinity.ServiceName][]ListenerView{}
+	for _, l := range a.listeners() {
+		leading[l.Service] = append(leading[l.Service], l.view())
+	}
 	for _, s := range a.o.Endpoints.Status() {
-		v := ServiceView{ServiceRef: ServiceRef{s.Name.Namespace, s.Name.Name}, Synced: s.Synced, Revisions: []RevisionView{}}
+		v := ServiceView{
+			ServiceRef: ServiceRef{s.Name.Namespace, s.Name.Name}, Synced: s.Synced,
+			Listeners: leading[s.Name], Revisions: []RevisionView{},
+		}
 		for _, r := range s.Revisions {
 			v.Revisions = append(v.Revisions, revisionView(r))
 		}

@@ -7,9 +7,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 
+	"github.com/limpet-project/limpet/admin"
 	"github.com/limpet-project/limpet/config"
 	"github.com/limpet-project/limpet/proxy"
+	"github.com/limpet-project/limpet/router"
 	"github.com/limpet-project/limpet/telemetry"
 	"github.com/limpet-project/limpet/transport"
 )
@@ -28,6 +31,7 @@ type listener struct {
 // A carrier forwards what is not HTTP.
 type carrier interface {
 	Swap(r transport.Route)
+	Request(client netip.Addr) *router.Request
 	Open() int
 	Drain()
 	Shutdown(ctx context.Context) error
@@ -183,6 +187,25 @@ func (n *Node) swapTransports(c *config.Config) {
 			l.carrier.Swap(r)
 		}
 	}
+}
+
+// transports returns the listeners without HTTP as the admin API knows them.
+func (n *Node) transports() []admin.Listener {
+	var list []admin.Listener
+	for _, l := range n.listeners {
+		if l.carrier == nil {
+			continue
+		}
+		view := admin.Listener{
+			Name: l.config.Name, Protocol: l.config.Protocol(), Address: l.config.Address, Open: l.address().String(),
+			AcceptsProxy: l.tcp != nil && l.tcp.AcceptProxy, Request: l.carrier.Request,
+		}
+		if req := l.carrier.Request(netip.Addr{}); req != nil {
+			view.Service = req.Service
+		}
+		list = append(list, view)
+	}
+	return list
 }
 
 // certificates returns those of a TLS listener: its files', else those that the node's maker supplies.

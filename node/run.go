@@ -102,7 +102,7 @@ func (n *Node) serveAdmin(ctx context.Context, failed chan<- error) {
 	}
 	handler := admin.Handler(admin.Options{
 		Router: n.router, Endpoints: n.table, Store: n.store.Store, Resolve: n.resolve,
-		Ready: n.ready, StoreState: n.store.view, Metrics: n.metrics.Handler(),
+		Listeners: n.transports, Ready: n.ready, StoreState: n.store.view, Metrics: n.metrics.Handler(),
 	})
 	n.log.Info("admin API", "address", n.admin.Addr().String())
 	l := proxy.Listener{Handler: handler}

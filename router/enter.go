@@ -12,13 +12,7 @@ import (
 
 // enter takes a place at the decided endpoint. When it is full a bound request waits, spills or is rejected, as its policy says.
 func (p *Pick) enter(ctx context.Context) error {
-	overflow, wait := affinity.OverflowWait, defaultQueueTimeout
-	if s := p.req.Policy.Session; s != nil && !p.decide.Session.IsZero() {
-		overflow, wait = s.Overflow, time.Duration(s.QueueTimeout)
-	}
-	if overflow != affinity.OverflowWait {
-		wait = 0
-	}
+	overflow, wait := p.overflow()
 	err := p.r.o.Endpoints.Acquire(ctx, p.decision.Endpoint, wait)
 	if errors.Is(err, endpoint.ErrBusy) && overflow == affinity.OverflowSpill {
 		return p.spill(ctx)
@@ -27,15 +21,33 @@ func (p *Pick) enter(ctx context.Context) error {
 	return err
 }
 
+// overflow returns what the request does at an endpoint that is full, and how long it waits there.
+func (p *Pick) overflow() (affinity.Overflow, time.Duration) {
+	s := p.req.Policy.Session
+	switch {
+	case s == nil || p.decide.Session.IsZero():
+		return affinity.OverflowWait, defaultQueueTimeout
+	case s.Overflow != affinity.OverflowWait:
+		return s.Overflow, 0
+	}
+	return s.Overflow, time.Duration(s.QueueTimeout)
+}
+
+// elsewhere returns what decides a request that spills from where d sent it: the revision stays.
+func (p *Pick) elsewhere(d affinity.Decision) affinity.Request {
+	once := p.decide
+	once.SessionMemory = affinity.Memory{Target: d.Target, Made: once.Now}
+	once.FlowMemory = affinity.Memory{Target: affinity.Target{Revision: d.Target.Revision}, Made: once.Now}
+	return once
+}
+
 // spill places this request, and no later one, at another endpoint of the same revision. The binding stays.
 func (p *Pick) spill(ctx context.Context) error {
 	snap := p.r.o.Endpoints.Snapshot(p.req.Service)
 	if snap == nil {
 		return ErrUnknownService
 	}
-	once := p.decide
-	once.SessionMemory = affinity.Memory{Target: p.decision.Target, Made: once.Now}
-	once.FlowMemory = affinity.Memory{Target: affinity.Target{Revision: p.decision.Target.Revision}, Made: once.Now}
+	once := p.elsewhere(p.decision)
 	for {
 		p.spilled = append(p.spilled, p.decision.Target.Endpoint)
 		once.Avoid = slices.Concat(p.decide.Avoid, p.spilled)

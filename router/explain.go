@@ -3,9 +3,13 @@ package router
 import (
 	"context"
 	"encoding/hex"
+	"math/rand/v2"
+	"slices"
+	"strconv"
 	"time"
 
 	"github.com/limpet-project/limpet/affinity"
+	"github.com/limpet-project/limpet/endpoint"
 )
 
 // An Explanation says, step by step, what would happen to a request now. Nothing in it identifies a client: ids appear as keys.
@@ -18,13 +22,29 @@ type Explanation struct {
 	Revision string   `json:"revision,omitempty"`
 	Endpoint string   `json:"endpoint,omitempty"`
 	Address  string   `json:"address,omitempty"`
+	State    string   `json:"state,omitempty"` // the endpoint's
 	Reason   string   `json:"reason,omitempty"`
-	Error    string   `json:"error,omitempty"`
+	// Next are endpoints of the revision, at most nine: where the request would go if Endpoint were gone, then if that were gone too,
+	// loads being as they are. It is empty where no key decides.
+	Next  []Place `json:"next,omitempty"`
+	Error string  `json:"error,omitempty"`
+}
+
+// A Place is an endpoint and how to reach it.
+type Place struct {
+	Endpoint string `json:"endpoint"`
+	Address  string `json:"address"`
+	State    string `json:"state"`
 }
 
 // A KeyFact is what is known of one key.
 type KeyFact struct {
-	Key         string    `json:"key"`
+	Key    string `json:"key"`    // as logs have it: the first half of Digest
+	Digest string `json:"digest"` // the whole key, in hex
+	Source string `json:"source,omitempty"`
+	// Prefix is how many bits of the client's address count, 0 where the source is another one.
+	Prefix      int       `json:"prefix,omitempty"`
+	Mode        string    `json:"mode"`
 	BoundTo     string    `json:"boundTo,omitempty"`
 	Made        time.Time `json:"made,omitzero"`
 	Ends        time.Time `json:"ends,omitzero"`
@@ -48,8 +68,9 @@ func (r *Router) Explain(ctx context.Context, req *Request) Explanation {
 		p.req.Policy = &noAffinity
 		e.step("the route has no affinity policy: every request is placed by the split alone")
 	}
-	p.decide = affinity.Request{Now: time.Now(), Loads: r.o.Endpoints, Tag: req.Tag}
-	for _, a := range r.o.Keys.Explain(p.req.Policy, req.Service, req.Tag, req.Message).Attempts {
+	p.decide = affinity.Request{Now: time.Now(), Loads: r.o.Endpoints, Tag: req.Tag, Random: rand.Uint64()}
+	attempts := r.o.Keys.Explain(p.req.Policy, req.Service, req.Tag, req.Message).Attempts
+	for _, a := range attempts {
 		e.step(a.String())
 	}
 	if err := p.identify(); err != nil {
@@ -59,8 +80,13 @@ func (r *Router) Explain(ctx context.Context, req *Request) Explanation {
 	p.recall(ctx)
 	e.Session = p.fact(p.decide.Session, &p.session, p.decide.SessionMemory)
 	e.Flow = p.fact(p.decide.Flow, &p.flow, p.decide.FlowMemory)
+	e.Session.origin(p, affinity.KindSession, attempts)
+	e.Flow.origin(p, affinity.KindFlow, attempts)
 	e.memory("session", e.Session)
 	e.memory("flow", e.Flow)
+	if p.decide.Session.IsZero() {
+		e.step("it has no session that would hold it at one endpoint: this is one of those where it may go")
+	}
 	if p.decide.Degraded {
 		e.step("the store is away: what is not known here is placed by plain rendezvous hashing")
 	}
@@ -74,7 +100,33 @@ func (p *Pick) fact(k affinity.Key, h *held, m affinity.Memory) *KeyFact {
 	if k.IsZero() {
 		return nil
 	}
-	return &KeyFact{Key: KeyText(k), BoundTo: m.Target.String(), Made: m.Made, Ends: h.ends, Provisional: m.Provisional}
+	return &KeyFact{
+		Key: KeyText(k), Digest: hex.EncodeToString(k.Digest[:]),
+		BoundTo: m.Target.String(), Made: m.Made, Ends: h.ends, Provisional: m.Provisional,
+	}
+}
+
+// origin says what a key was made of, and how it sticks. A nil fact stays none.
+func (f *KeyFact) origin(p *Pick, kind affinity.Kind, attempts []affinity.Attempt) {
+	if f == nil {
+		return
+	}
+	if kind == affinity.KindSession {
+		f.Mode = string(p.req.Policy.Session.Mode)
+	} else {
+		f.Mode = string(p.req.Policy.Revision.Mode)
+	}
+	for _, a := range attempts {
+		if a.Kind != kind || !a.Found {
+			continue
+		}
+		f.Source = a.Source.String()
+		if prefix := a.Source.ClientAddress; prefix != nil && p.r.o.Keys.Trust.Client(p.req.Message).Is4() {
+			f.Prefix = prefix.IPv4Prefix
+		} else if prefix != nil {
+			f.Prefix = prefix.IPv6Prefix
+		}
+	}
 }
 
 func (e *Explanation) memory(kind string, f *KeyFact) {
@@ -124,7 +176,8 @@ func (e *Explanation) decide(r *Router, p *Pick) {
 			d.Target.Endpoint = d.Endpoint.Name
 		}
 		d.Reason = asked
-		e.outcome(d)
+		e.outcome(e.room(snap, p, d))
+		e.next(snap, p)
 		return
 	}
 }
@@ -156,10 +209,98 @@ func (e *Explanation) validity(snap *affinity.Snapshot, kind string, t affinity.
 
 func (e *Explanation) outcome(d affinity.Decision) {
 	e.Revision, e.Endpoint, e.Reason = d.Target.Revision, d.Target.Endpoint, d.Reason.String()
-	if d.Endpoint == nil {
+	switch {
+	case e.Error != "":
+		return
+	case d.Endpoint == nil:
 		e.Error = affinity.ErrNoEndpoint.Error()
 		return
 	}
-	e.Address = d.Endpoint.Address
+	e.Address, e.State = d.Endpoint.Address, d.Endpoint.State.String()
 	e.step("goes to " + d.Target.String() + ": " + e.Reason)
+}
+
+// room says what becomes of the decision if its endpoint is at its limit, as enter does.
+func (e *Explanation) room(snap *affinity.Snapshot, p *Pick, d affinity.Decision) affinity.Decision {
+	if d.Endpoint == nil || p.hasRoom(d.Endpoint) {
+		return d
+	}
+	full := "endpoint " + d.Endpoint.Name + " is at its limit of " + strconv.Itoa(d.Endpoint.Limit) + ": "
+	overflow, wait := p.overflow()
+	switch overflow {
+	case affinity.OverflowReject:
+		e.step(full + "it would be refused")
+		e.Error = endpoint.ErrBusy.Error()
+		d.Endpoint = nil
+	case affinity.OverflowSpill:
+		e.step(full + "it would go elsewhere this once")
+		return e.spill(snap, p, d)
+	default:
+		e.step(full + "it would wait up to " + wait.String() + " for a place there")
+	}
+	return d
+}
+
+// hasRoom reports whether the endpoint is below its limit.
+func (p *Pick) hasRoom(e *affinity.Endpoint) bool {
+	return e.Limit == 0 || p.r.o.Endpoints.Load(e).InFlight < int64(e.Limit)
+}
+
+// spill decides where a request goes whose own endpoint is full.
+func (e *Explanation) spill(snap *affinity.Snapshot, p *Pick, d affinity.Decision) affinity.Decision {
+	once := p.elsewhere(d)
+	for {
+		once.Avoid = append(once.Avoid, d.Target.Endpoint)
+		other, err := affinity.Decide(p.req.Policy, snap, once)
+		if err != nil || other.Endpoint == nil {
+			e.Error = endpoint.ErrBusy.Error()
+			d.Endpoint = nil
+			return d
+		}
+		d = other
+		d.Bind, d.Reason = affinity.BindNothing, affinity.ReasonOverflow
+		if p.hasRoom(d.Endpoint) {
+			return d
+		}
+	}
+}
+
+// maxNext bounds Next.
+const maxNext = 9
+
+// next decides again and again, each time without the endpoint that was decided before.
+func (e *Explanation) next(snap *affinity.Snapshot, p *Pick) {
+	if p.decide.Session.IsZero() || e.Error != "" || e.Reason == affinity.ReasonOverflow.String() {
+		return
+	}
+	again := p.decide
+	again.Settled = true
+	again.SessionMemory = affinity.Memory{Target: affinity.Target{Revision: e.Revision, Endpoint: e.Endpoint}, Made: again.Now}
+	for gone := e.Endpoint; gone != "" && len(e.Next) < maxNext; {
+		snap = without(snap, affinity.Target{Revision: e.Revision, Endpoint: gone}, again.Now)
+		d, err := affinity.Decide(p.req.Policy, snap, again)
+		if err != nil || d.Endpoint == nil {
+			return
+		}
+		e.Next = append(e.Next, Place{Endpoint: d.Endpoint.Name, Address: d.Endpoint.Address, State: d.Endpoint.State.String()})
+		gone = d.Endpoint.Name
+	}
+}
+
+// without returns the snapshot as it were if an endpoint were gone.
+func without(s *affinity.Snapshot, t affinity.Target, now time.Time) *affinity.Snapshot {
+	revisions := slices.Clone(s.Revisions)
+	for i := range revisions {
+		if revisions[i].Name != t.Revision || revisions[i].Pool == nil {
+			continue
+		}
+		endpoints := slices.Clone(revisions[i].Pool.Endpoints)
+		for j := range endpoints {
+			if endpoints[j].Name == t.Endpoint {
+				endpoints[j].State, endpoints[j].Since = affinity.EndpointGone, now
+			}
+		}
+		revisions[i].Pool = affinity.NewPool(endpoints)
+	}
+	return affinity.NewSnapshot(s.Service, revisions, s.Synced)
 }

@@ -82,6 +82,7 @@ function serviceView(s) {
   }
   return element("div", {},
     element("h3", {}, full(s)),
+    s.listeners ? element("p", { className: "quiet" }, s.listeners.map((l) => l.protocol + "://" + l.name + " at " + l.address).join(", ")) : null,
     element("table", {},
       element("thead", {}, element("tr", {}, ...["Endpoint", "Address", "State", "In flight", "Queued", "Sessions, all services", ""].map((h) =>
         element("th", { className: /flight|Queued/.test(h) ? "n" : "" }, h)))),
@@ -126,13 +127,14 @@ async function attempt(f) {
 $("explain").onsubmit = (event) => {
   event.preventDefault();
   const form = new FormData(event.target);
-  const question = { url: form.get("url"), header: {} };
+  const question = { url: form.get("url").trim(), header: {}, client: form.get("client").trim() };
   const [name, ...value] = form.get("header").split(":");
   if (value.length) question.header[name.trim()] = [value.join(":").trim()];
   attempt(async () => {
     const e = await call("POST", "explain", question);
     $("steps").replaceChildren(...e.steps.map((s) => element("li", {}, s)));
-    $("answer").textContent = e.error ? "Error: " + e.error : "→ " + e.revision + "/" + e.endpoint + " at " + e.address + " (" + e.reason + ")";
+    const next = e.listener && e.next ? ", if that is gone " + e.next.map((p) => p.endpoint).join(", then ") : "";
+    $("answer").textContent = e.error ? "Error: " + e.error : "→ " + e.revision + "/" + e.endpoint + " at " + e.address + " (" + e.reason + ")" + next;
   });
 };
 

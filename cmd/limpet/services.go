@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"text/tabwriter"
@@ -13,7 +14,7 @@ import (
 // servicesCommand shows what a gateway knows of its endpoints.
 type servicesCommand struct{ adminFlags }
 
-// Run prints one line an endpoint.
+// Run prints one line an endpoint, and then one for each listener that leads to a service without routes.
 func (c servicesCommand) Run(ctx context.Context) error {
 	var services []admin.ServiceView
 	if err := c.call(ctx, http.MethodGet, "/services", nil, &services); err != nil {
@@ -23,13 +24,18 @@ func (c servicesCommand) Run(ctx context.Context) error {
 		return printJSON(os.Stdout, services)
 	}
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	defer w.Flush()
+	printEndpoints(w, services)
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	printListeners(w, services)
+	return w.Flush()
+}
+
+func printEndpoints(w io.Writer, services []admin.ServiceView) {
 	fmt.Fprintln(w, "SERVICE\tREVISION\tWEIGHT\tENDPOINT\tADDRESS\tSTATE\tIN FLIGHT\tQUEUED\tSESSIONS")
 	for _, s := range services {
-		name := s.Name
-		if s.Namespace != "" {
-			name = s.Namespace + "/" + name
-		}
+		name := serviceText(s.ServiceRef)
 		for _, r := range s.Revisions {
 			for _, e := range r.Endpoints {
 				state := e.State
@@ -41,5 +47,22 @@ func (c servicesCommand) Run(ctx context.Context) error {
 			}
 		}
 	}
-	return nil
+}
+
+// printListeners prints those for TCP and UDP, if there are any.
+func printListeners(w io.Writer, services []admin.ServiceView) {
+	header := "\nLISTENER\tPROTOCOL\tADDRESS\tSERVICE\n"
+	for _, s := range services {
+		for _, l := range s.Listeners {
+			fmt.Fprintf(w, "%s%s\t%s\t%s\t%s\n", header, l.Name, l.Protocol, l.Address, serviceText(s.ServiceRef))
+			header = ""
+		}
+	}
+}
+
+func serviceText(s admin.ServiceRef) string {
+	if s.Namespace == "" {
+		return s.Name
+	}
+	return s.Namespace + "/" + s.Name
 }
