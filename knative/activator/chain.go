@@ -55,7 +55,7 @@ func New(ctx context.Context, o Options) (http.Handler, error) {
 	place, transport := o.Stock, o.Transport
 	if o.Source != nil {
 		t := &throttler{source: o.Source, table: o.Table, peers: o.Peers, stock: o.Stock}
-		place, transport = t, &roundTripper{next: o.Transport}
+		place, transport = t, &roundTripper{next: severed{o.Transport}}
 	}
 	inner := activatorhandler.New(ctx, place, transport, o.UsePassthroughLb, o.Log, o.TLS, o.Traces, o.Metrics)
 	chain, err := o.counted(inner)
