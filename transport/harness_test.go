@@ -150,6 +150,57 @@ func (w *world) add(name, address string) {
 	w.publish()
 }
 
+// A clockedStore is a store in memory for which time passes when the test says so. It counts the renewals.
+type clockedStore struct {
+	*binding.Memory
+	begun time.Time
+
+	mu      sync.Mutex
+	passed  time.Duration
+	renewed map[affinity.Key]int
+}
+
+func newClockedStore() *clockedStore {
+	s := &clockedStore{begun: time.Now(), renewed: map[affinity.Key]int{}}
+	s.Memory = binding.NewMemory(binding.MemoryOptions{Now: s.now})
+	return s
+}
+
+func (s *clockedStore) now() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.begun.Add(s.passed)
+}
+
+func (s *clockedStore) Touch(ctx context.Context, renewals []binding.Renewal) error {
+	err := s.Memory.Touch(ctx, renewals)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range renewals {
+		s.renewed[r.Key]++
+	}
+	return err
+}
+
+// pass lets time pass once each of so many sessions was renewed. A renewal that is under way may go by the time of before; the one after
+// it does not.
+func (s *clockedStore) pass(t *testing.T, sessions int, d time.Duration) {
+	t.Helper()
+	for range 2 {
+		s.mu.Lock()
+		clear(s.renewed)
+		s.mu.Unlock()
+		eventually(t, "each session is renewed", func() bool {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return len(s.renewed) == sessions
+		})
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.passed += d
+}
+
 // A server is one endpoint.
 type server struct {
 	name     string
@@ -226,7 +277,7 @@ type gateway struct {
 // listen runs a TCP listener until the test ends.
 func (w *world) listen(edit ...func(*TCP)) *gateway {
 	w.t.Helper()
-	l := &TCP{Name: "db", Router: w.router, Endpoints: w.table, Observer: w.seen}
+	l := &TCP{Name: "db", Router: w.router, Endpoints: w.table, Observer: w.seen, ConnectTimeout: 30 * time.Second}
 	l.Swap(Route{Service: postgres, Policy: byAddress(0)})
 	for _, f := range edit {
 		f(l)
@@ -247,6 +298,18 @@ func (w *world) listen(edit ...func(*TCP)) *gateway {
 	g.stop = sync.OnceFunc(func() { cancel(); running.Wait() })
 	w.t.Cleanup(g.stop)
 	return g
+}
+
+// serving returns the gateway's side of a connection, nil if that has ended.
+func (g *gateway) serving(c *client) *connection {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for conn := range g.conns {
+		if conn.source == peerOf(c.LocalAddr()) {
+			return conn
+		}
+	}
+	return nil
 }
 
 // A client is a connection to a gateway.
@@ -278,13 +341,13 @@ func (g *gateway) dial(t *testing.T, from string) *client {
 // reach is dial for a connection that may be reset before it is known to be made.
 func (g *gateway) reach(t *testing.T, from string) (*client, error) {
 	t.Helper()
-	d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(from), 0)), Timeout: 10 * time.Second}
+	d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(from), 0)), Timeout: 30 * time.Second}
 	c, err := d.DialContext(t.Context(), "tcp", g.address)
 	if err != nil {
 		return nil, err
 	}
 	t.Cleanup(func() { c.Close() })
-	if err := c.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	return &client{c.(*net.TCPConn), bufio.NewReader(c), t}, nil

@@ -154,6 +154,7 @@ func FuzzReadProxy(f *testing.F) {
 // behind makes a listener require headers of 127.0.0.1.
 func behind(l *TCP) {
 	l.AcceptProxy, l.Trusted = true, []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}
+	l.headerTime = 30 * time.Second
 }
 
 func TestClientIsWhomTheTrustedProxyNames(t *testing.T) {

@@ -80,7 +80,8 @@ func TestBytesArriveWholeBothWays(t *testing.T) {
 		_ = c.CloseWrite()
 	})
 	g := w.listen()
-	for _, size := range []int{0, 1, bufferSize - 1, bufferSize, bufferSize + 1, 50 << 20} {
+	var last Observed
+	for i, size := range []int{0, 1, bufferSize - 1, bufferSize, bufferSize + 1, 50 << 20} {
 		sent := make([]byte, size)
 		for i := 0; i < size; i += 1 << 10 {
 			sent[i] = byte(rand.Uint32())
@@ -99,8 +100,8 @@ func TestBytesArriveWholeBothWays(t *testing.T) {
 			t.Errorf("%d bytes came back as %d, %v, want them as they were", size, len(got), err)
 		}
 		c.Close()
+		last = w.seen.end(t, i+1)
 	}
-	last := w.seen.end(t, 6)
 	if last.BytesIn != 50<<20 || last.BytesOut != 50<<20 || last.Ending != EndClosed || w.seen.in != w.seen.out {
 		t.Errorf("the observer was told %d and %d bytes, %s, carried %d and %d, want 50 MiB both ways, closed", last.BytesIn, last.BytesOut,
 			last.Ending, w.seen.in, w.seen.out)
@@ -230,7 +231,7 @@ func (g *gateway) try(t *testing.T, from, text string) error {
 	return err
 }
 
-// closedPort returns an address at which nobody listens.
+// closedPort returns an address at which nobody listens, nor can as long as the test runs: a client's.
 func closedPort(t *testing.T) string {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -238,7 +239,12 @@ func closedPort(t *testing.T) string {
 		t.Fatal(err)
 	}
 	defer ln.Close()
-	return ln.Addr().String()
+	c, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c.LocalAddr().String()
 }
 
 func TestWhatCannotBeServedIsReset(t *testing.T) {
@@ -306,14 +312,17 @@ func TestClientsCannotHaveAnEndpointEjected(t *testing.T) {
 }
 
 func TestConnectionRenewsItsSessionAsLongAsItLasts(t *testing.T) {
-	w := newWorld(t, nil)
+	store := newClockedStore()
+	w := newWorld(t, store)
 	letters(w, 3)
 	policy := byAddress(0)
 	policy.Session.Idle = affinity.Duration(time.Second)
 	g := w.listen(func(l *TCP) { l.Swap(Route{Service: postgres, Policy: policy}) })
 	c := g.dial(t, "127.0.0.2")
 	home := c.line()
-	time.Sleep(2500 * time.Millisecond) // twice as long as the session would live without renewal
+	for range 4 { // thrice as long as the session would live without renewal
+		store.pass(t, 1, time.Second)
+	}
 	if at := g.visit(t, "127.0.0.2"); at != home {
 		t.Errorf("the client is at %s, want %s", at, home)
 	}

@@ -2,12 +2,14 @@ package transport
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -23,6 +25,7 @@ const corednsRevision = "coredns-00001"
 
 // udpEndpoint is a server of datagrams on a real socket. It answers each with its name, a space and what came.
 type udpEndpoint struct {
+	t      testing.TB
 	name   string
 	conn   *net.UDPConn
 	heard  atomic.Int64
@@ -47,9 +50,9 @@ func startUDPEndpointAt(t testing.TB, name, address string, answer func([]byte) 
 		t.Fatal(err)
 	}
 	conn.SetReadBuffer(4 << 20)
-	e := &udpEndpoint{name: name, conn: conn, answer: answer, done: make(chan struct{}), from: map[netip.AddrPort]int{}}
+	e := &udpEndpoint{t: t, name: name, conn: conn, answer: answer, done: make(chan struct{}), from: map[netip.AddrPort]int{}}
 	go e.serve()
-	t.Cleanup(e.stop)
+	t.Cleanup(e.close)
 	return e
 }
 
@@ -79,8 +82,25 @@ func (e *udpEndpoint) serve() {
 	}
 }
 
-// stop closes the socket: from then on datagrams are refused.
-func (e *udpEndpoint) stop() { e.conn.Close(); <-e.done }
+// close closes the socket.
+func (e *udpEndpoint) close() { e.conn.Close(); <-e.done }
+
+// stop has datagrams refused from then on, and keeps the port from everybody else: a socket that is connected takes what its peer sends
+// alone, and its peer is itself.
+func (e *udpEndpoint) stop() {
+	at := e.conn.LocalAddr().(*net.UDPAddr).AddrPort()
+	raw, err := e.conn.SyscallConn()
+	if err == nil {
+		var connecting error
+		err = raw.Control(func(fd uintptr) {
+			connecting = syscall.Connect(int(fd), &syscall.SockaddrInet4{Port: int(at.Port()), Addr: at.Addr().Unmap().As4()})
+		})
+		err = cmp.Or(err, connecting)
+	}
+	if err != nil {
+		e.t.Fatalf("refusing datagrams: %v", err)
+	}
+}
 
 func (e *udpEndpoint) address() string { return e.conn.LocalAddr().String() }
 
@@ -179,6 +199,30 @@ func (g *udpGateway) members(members ...endpoint.Member) {
 	g.table.SetMembers(endpoint.RevisionName{Namespace: coredns.Namespace, Name: corednsRevision}, members)
 }
 
+// flowOf waits until the one flow of a client is open and returns it. The goroutine that found it a target may say so after the answer.
+func (g *udpGateway) flowOf(t *testing.T, c *udpClient) (found *flow) {
+	t.Helper()
+	eventually(t, "the client's flow is open", func() bool {
+		for _, f := range g.flows.all() {
+			if f.client == c.LocalAddr().(*net.UDPAddr).AddrPort() {
+				f.mu.Lock()
+				defer f.mu.Unlock()
+				found = f
+				return f.phase == flowOpen
+			}
+		}
+		return false
+	})
+	return found
+}
+
+// times returns when a datagram last went either way, and when the oldest one without an answer was sent, 0 for none.
+func (f *flow) times() (last, asked time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.last, f.asked
+}
+
 // udpWitness notes what an observer is told.
 type udpWitness struct {
 	mu      sync.Mutex
@@ -260,6 +304,9 @@ func (c *udpClient) send(text string) {
 	}
 }
 
+// patience is the wait for a datagram that has to come. Only one that is lost uses it up.
+const patience = 30 * time.Second
+
 // read returns the next datagram, "" if there is none in the given time.
 func (c *udpClient) read(wait time.Duration) string {
 	c.t.Helper()
@@ -276,9 +323,9 @@ func (c *udpClient) read(wait time.Duration) string {
 func (c *udpClient) ask(text string) string {
 	c.t.Helper()
 	c.send(text)
-	answer := c.read(10 * time.Second)
+	answer := c.read(patience)
 	if answer == "" {
-		c.t.Fatalf("no answer to %q in 10 s", text)
+		c.t.Fatalf("no answer to %q in %v", text, patience)
 	}
 	return answer
 }
