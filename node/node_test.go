@@ -66,7 +66,8 @@ accessLog: {file: "off"}
 // routes lead one host to the cluster's service.
 func routes(host string) proxy.Config {
 	policy := (&affinity.Policy{Session: &affinity.SessionAffinity{}}).WithDefaults()
-	return proxy.Config{Routes: []proxy.Route{{Hosts: []string{host}, Path: "/", Service: shop, Policy: policy}}}
+	upstream := proxy.Upstream{ConnectTimeout: 30 * time.Second}
+	return proxy.Config{Routes: []proxy.Route{{Hosts: []string{host}, Path: "/", Service: shop, Policy: policy, Upstream: upstream}}}
 }
 
 // get asks a listener for a host and returns the status and who answered.

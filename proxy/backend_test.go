@@ -190,8 +190,12 @@ func TestAnUpgradeIsMadeOverHTTP1HoweverThePickedRevisionIsSpokenTo(t *testing.T
 
 func TestTheTimeoutsOfThePickedRevisionHold(t *testing.T) {
 	slow := upstreamServer(t, func(_ http.ResponseWriter, r *http.Request) {
+		after := time.After(3 * short)
+		if r.URL.Path == "/silent" {
+			after = nil
+		}
 		select {
-		case <-time.After(3 * short):
+		case <-after:
 		case <-r.Context().Done():
 		}
 	})
@@ -217,7 +221,8 @@ func TestTheTimeoutsOfThePickedRevisionHold(t *testing.T) {
 			s := serve(t, &fakePicker{places: c.places}, withRoute(func(r *Route) {
 				r.Upstream, r.Backends = c.route, map[string]Backend{"demo-00001": {Upstream: c.backend}}
 			}))
-			if got := s.get(t, "/").StatusCode; got != c.status {
+			path := map[int]string{200: "/", 504: "/silent"}[c.status]
+			if got := s.get(t, path).StatusCode; got != c.status {
 				t.Errorf("status = %d, want %d", got, c.status)
 			}
 		})

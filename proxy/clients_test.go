@@ -9,7 +9,6 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/limpet-project/limpet/endpoint"
 )
@@ -53,9 +52,12 @@ func TestClientsCannotSetInATrailerWhatTheyCannotSetInAHeader(t *testing.T) {
 
 // Nor may a client have an endpoint ejected by being slow itself.
 func TestAClientThatSendsTooSlowlyForTheRequestTimeoutIsNotHeldAgainstTheEndpoint(t *testing.T) {
+	t.Parallel()
 	address := upstreamServer(t, func(_ http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) })
 	p := &fakePicker{places: []place{at(address)}}
-	s := serve(t, p, withRoute(func(r *Route) { r.Upstream.RequestTimeout = 100 * time.Millisecond }))
+	s := serve(t, p, withRoute(func(r *Route) {
+		r.Upstream.RequestTimeout = enough // the request has to be under way by then
+	}))
 	status, _ := exchangeRaw(t, s.address, "POST / HTTP/1.1\r\n"+host+"Content-Length: 100\r\n\r\nbegin")
 	s.ledger.next(t)
 	if got := p.outcomes(); status != 504 || len(got) != 1 || got[0] != endpoint.OutcomeUnknown {

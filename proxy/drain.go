@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -87,7 +88,7 @@ func (l *Listener) stopAccepting() {
 func (l *Listener) settle(ctx context.Context) {
 	tick := time.NewTicker(settleTick)
 	defer tick.Stop()
-	for end := time.Now().Add(restTime); l.unsettled(time.Now().After(end)); {
+	for end := time.Now().Add(cmp.Or(l.restFor, restTime)); l.unsettled(time.Now().After(end)); {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():

@@ -523,14 +523,9 @@ func TestAnEndpointCannotSpeakForTheGateway(t *testing.T) {
 }
 
 func TestARequestTriesThreeEndpointsAtMost(t *testing.T) {
-	refused, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	refused.Close()
 	var places []place
 	for range 10 {
-		places = append(places, at(refused.Addr().String()))
+		places = append(places, at(closedPort(t)))
 	}
 	picker := &fakePicker{places: places}
 	s := serve(t, picker)

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -116,6 +117,9 @@ type ledger struct {
 	ended chan Observed
 }
 
+// patience bounds waits for what has to happen; only code that is wrong uses it up.
+const patience = 30 * time.Second
+
 func newLedger() *ledger { return &ledger{ended: make(chan Observed, 4096)} }
 
 func (l *ledger) Start(ctx context.Context, _ *http.Request) context.Context { return ctx }
@@ -128,8 +132,8 @@ func (l *ledger) next(t *testing.T) Observed {
 	select {
 	case o := <-l.ended:
 		return o
-	case <-time.After(10 * time.Second):
-		t.Fatal("no request ended within 10s")
+	case <-time.After(patience):
+		t.Fatalf("no request ended within %v", patience)
 		return Observed{}
 	}
 }
@@ -167,6 +171,14 @@ func serve(t testing.TB, p *fakePicker, options ...option) *setup {
 	config := Config{Routes: []Route{{Hosts: []string{"*"}, Service: demo, PreserveHost: true}}}
 	for _, o := range options {
 		o(s.listener, &config)
+	}
+	for i := range config.Routes { // unless the test is about it, no machine is too slow to connect
+		r := &config.Routes[i]
+		r.Upstream.ConnectTimeout = cmp.Or(r.Upstream.ConnectTimeout, patience)
+		for revision, b := range r.Backends {
+			b.Upstream.ConnectTimeout = cmp.Or(b.Upstream.ConnectTimeout, patience)
+			r.Backends[revision] = b
+		}
 	}
 	if err := s.gateway.Swap(config); err != nil {
 		t.Fatal(err)
@@ -265,7 +277,7 @@ func rawEndpoint(t testing.TB, serve func(n int, c net.Conn)) string {
 	return ln.Addr().String()
 }
 
-// closedPort returns an address at which nobody listens.
+// closedPort returns an address at which nobody listens, nor can as long as the test runs: a client's.
 func closedPort(t testing.TB) string {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -273,15 +285,20 @@ func closedPort(t testing.TB) string {
 		t.Fatal(err)
 	}
 	defer ln.Close()
-	return ln.Addr().String()
+	c, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c.LocalAddr().String()
 }
 
 // eventually waits until ok.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !ok(); {
+	for end := time.Now().Add(patience); !ok(); {
 		if time.Now().After(end) {
-			t.Fatalf("not within 10s: %s", what)
+			t.Fatalf("not within %v: %s", patience, what)
 		}
 		<-time.After(time.Millisecond)
 	}

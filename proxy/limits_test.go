@@ -13,7 +13,11 @@ import (
 	"time"
 )
 
-const short = 100 * time.Millisecond
+const (
+	short = 100 * time.Millisecond
+	// enough is a limit that holds for what does come: a machine that stands still for less fails no test.
+	enough = 5 * time.Second
+)
 
 func TestTimeoutsOfAnUpstream(t *testing.T) {
 	address := upstreamServer(t, func(w http.ResponseWriter, r *http.Request) {
@@ -25,7 +29,7 @@ func TestTimeoutsOfAnUpstream(t *testing.T) {
 			w.Header().Set("Content-Type", "text/event-stream")
 			w.WriteHeader(200)
 			http.NewResponseController(w).Flush()
-			<-time.After(3 * short)
+			<-time.After(enough + short)
 			io.WriteString(w, "data: late\n\n")
 			return
 		}
@@ -41,10 +45,11 @@ func TestTimeoutsOfAnUpstream(t *testing.T) {
 		{"no answer in time", "/silent", Upstream{RequestTimeout: short}, 504, "timeout"},
 		{"nothing moves", "/silent", Upstream{IdleTimeout: short}, 504, "timeout"},
 		{"nothing moves, h2c", "/silent", Upstream{IdleTimeout: short, Protocol: ProtocolH2C}, 504, "timeout"},
-		{"begins and stops", "/begins", Upstream{ResponseTimeout: short, RequestTimeout: 2 * short}, 200, "timeout"},
-		{"a stream is not cut", "/events", Upstream{ResponseTimeout: short, RequestTimeout: short}, 200, ""},
+		{"begins and stops", "/begins", Upstream{ResponseTimeout: enough, RequestTimeout: enough}, 200, "timeout"},
+		{"a stream is not cut", "/events", Upstream{ResponseTimeout: enough, RequestTimeout: enough}, 200, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			s := serve(t, &fakePicker{places: []place{at(address)}}, withRoute(func(r *Route) { r.Upstream = c.upstream }))
 			resp, err := s.client.Get("http://" + s.address + c.path)
 			if err != nil {
@@ -83,7 +88,7 @@ func TestASlowHeadIsCutOff(t *testing.T) {
 			t.Fatal(err)
 		}
 		io.WriteString(c, begin)
-		c.SetReadDeadline(time.Now().Add(10 * time.Second))
+		c.SetReadDeadline(time.Now().Add(patience))
 		if _, err := io.ReadAll(c); err != nil {
 			t.Errorf("after %q: ReadAll() = %v, want the connection closed", begin, err)
 		}
@@ -100,7 +105,7 @@ func TestAClientThatStopsSendingItsBodyIsCutOff(t *testing.T) {
 	}
 	defer c.Close()
 	io.WriteString(c, "POST / HTTP/1.1\r\n"+host+"Content-Length: 10\r\n\r\nabc")
-	c.SetReadDeadline(time.Now().Add(10 * time.Second))
+	c.SetReadDeadline(time.Now().Add(patience))
 	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -109,9 +114,10 @@ func TestAClientThatStopsSendingItsBodyIsCutOff(t *testing.T) {
 }
 
 func TestAClientThatSendsSlowlyButSteadilyIsServed(t *testing.T) {
+	t.Parallel()
 	address := upstreamServer(t, func(w http.ResponseWriter, r *http.Request) { io.Copy(w, r.Body) })
-	s := serve(t, &fakePicker{places: []place{at(address)}}, withLimits(Limits{ReadStall: 5 * short}), withRoute(func(r *Route) {
-		r.Upstream.ResponseTimeout = 5 * short // runs from the last byte that was sent
+	s := serve(t, &fakePicker{places: []place{at(address)}}, withLimits(Limits{ReadStall: enough}), withRoute(func(r *Route) {
+		r.Upstream.ResponseTimeout = enough // runs from the last byte that was sent
 	}))
 	c, err := net.Dial("tcp", s.address)
 	if err != nil {
@@ -120,7 +126,7 @@ func TestAClientThatSendsSlowlyButSteadilyIsServed(t *testing.T) {
 	defer c.Close()
 	io.WriteString(c, "POST / HTTP/1.1\r\n"+host+"Content-Length: 10\r\n\r\n")
 	for range 10 {
-		<-time.After(short)
+		<-time.After(enough/10 + short) // all together take longer than any of the limits
 		io.WriteString(c, "x")
 	}
 	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
@@ -254,7 +260,7 @@ func TestConfigurationsAreSwappedUnderLoadWithoutAFailure(t *testing.T) {
 	for i := range 100 {
 		next := base
 		next.Routes = []Route{base.Routes[0]}
-		next.Routes[0].Upstream = Upstream{Protocol: protocols[i%2], MaxIdleConns: 1 + i%3}
+		next.Routes[0].Upstream = Upstream{Protocol: protocols[i%2], ConnectTimeout: patience, MaxIdleConns: 1 + i%3}
 		if err := s.gateway.Swap(next); err != nil {
 			t.Fatal(err)
 		}
@@ -271,7 +277,7 @@ func TestConnectionsOfUnchangedUpstreamsSurviveASwap(t *testing.T) {
 	s := serve(t, &fakePicker{places: []place{at(address)}})
 	for i := range 3 {
 		s.get(t, "/")
-		config := Config{Routes: []Route{{Hosts: []string{"*"}, Service: demo, MaxBodyBytes: int64(i)}}}
+		config := Config{Routes: []Route{{Hosts: []string{"*"}, Service: demo, MaxBodyBytes: int64(i), Upstream: Upstream{ConnectTimeout: patience}}}}
 		if err := s.gateway.Swap(config); err != nil {
 			t.Fatal(err)
 		}

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // A Listener serves a Gateway, or any handler, on a network listener: HTTP/1.1 and HTTP/2 without TLS, or, with Certificates, TLS
@@ -33,6 +34,8 @@ type Listener struct {
 	mu        sync.Mutex
 	accepting *acceptance // nil before Serve
 	closed    bool        // nothing is accepted any longer
+
+	restFor time.Duration // 0 is restTime; a test need not be quicker
 }
 
 // Serve accepts connections on ln, which it closes, until Shutdown is called or ctx ends, and returns nil then. The end of ctx

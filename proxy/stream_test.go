@@ -127,7 +127,7 @@ func TestGRPCCallsAndStreamsPassWithTheirTrailers(t *testing.T) {
 	_, address := grpcEndpoint(t)
 	s := serve(t, &fakePicker{places: []place{at(address)}}, withRoute(func(r *Route) { r.Upstream.Protocol = ProtocolH2C }))
 	c := grpcClient(t, s.address)
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	var out wrapperspb.StringValue
 	var trailer metadata.MD
@@ -211,7 +211,7 @@ func webSocketEcho(w http.ResponseWriter, r *http.Request) {
 
 func dialWebSocket(t testing.TB, s *setup) *websocket.Conn {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	c, resp, err := websocket.Dial(ctx, "ws://"+s.address+"/", &websocket.DialOptions{HTTPClient: s.client})
 	if err != nil {
@@ -226,7 +226,7 @@ func dialWebSocket(t testing.TB, s *setup) *websocket.Conn {
 
 func say(t testing.TB, c *websocket.Conn, message string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if err := c.Write(ctx, websocket.MessageText, []byte(message)); err != nil {
 		t.Fatal(err)
@@ -246,11 +246,12 @@ func sealing(address string) *fakePicker {
 }
 
 func TestWebSocketsPassInBothDirections(t *testing.T) {
+	t.Parallel()
 	address := upstreamServer(t, webSocketEcho)
-	s := serve(t, sealing(address), withRoute(func(r *Route) { r.Upstream.RequestTimeout = 50 * time.Millisecond }))
+	s := serve(t, sealing(address), withRoute(func(r *Route) { r.Upstream.RequestTimeout = enough }))
 	c := dialWebSocket(t, s)
 	say(t, c, "hello")
-	<-time.After(100 * time.Millisecond) // longer than a request may take
+	<-time.After(enough + short) // longer than a request may take
 	say(t, c, strings.Repeat("x", 20000))
 	c.Close(websocket.StatusNormalClosure, "")
 	o := s.ledger.next(t)
@@ -260,10 +261,11 @@ func TestWebSocketsPassInBothDirections(t *testing.T) {
 }
 
 func TestAnUpgradedConnectionOnWhichNothingMovesIsClosed(t *testing.T) {
+	t.Parallel()
 	address := upstreamServer(t, webSocketEcho)
-	s := serve(t, sealing(address), withRoute(func(r *Route) { r.Upstream.IdleTimeout = 50 * time.Millisecond }))
+	s := serve(t, sealing(address), withRoute(func(r *Route) { r.Upstream.IdleTimeout = enough }))
 	c := dialWebSocket(t, s)
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if _, _, err := c.Read(ctx); err == nil || ctx.Err() != nil {
 		t.Errorf("Read() = %v, want the connection closed", err)
