@@ -216,8 +216,8 @@ func TestRoutesNeverNameAServiceThatIsNotPublished(t *testing.T) {
 	defer cancel()
 	wg.Go(func() { s.Run(ctx, table) })
 	old, next := affinity.ServiceName{Name: "demo"}, affinity.ServiceName{Name: "shop"}
-	for table.Snapshot(old) == nil {
-		<-table.Changed()
+	for changed := table.Changed(); table.Snapshot(old) == nil; changed = table.Changed() {
+		<-changed
 	}
 	both := func() error {
 		if table.Snapshot(old) == nil || table.Snapshot(next) == nil {

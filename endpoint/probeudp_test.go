@@ -37,14 +37,14 @@ func responder(t *testing.T, answer func(datagram string) []byte) string {
 	return conn.LocalAddr().String()
 }
 
-// deafAddress returns an address at which no socket for UDP is.
+// deafAddress returns an address that refuses datagrams as long as the test runs: that of a socket which takes those of its peer alone.
 func deafAddress(t *testing.T) string {
 	t.Helper()
-	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	conn, err := net.Dial("udp", "127.0.0.1:9")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
+	t.Cleanup(func() { conn.Close() })
 	return conn.LocalAddr().String()
 }
 
@@ -74,7 +74,7 @@ func TestOneUDPProbe(t *testing.T) {
 		{name: "an empty answer", address: address, rule: Probe{UDPSend: "empty"}},
 		{name: "an answer that is longer than what is read of it", address: address, rule: Probe{UDPSend: "long"}},
 		{name: "another port", address: deaf, rule: Probe{UDPSend: "ping", Port: number}},
-		{name: "no answer", address: address, rule: Probe{UDPSend: "other", Timeout: 50 * time.Millisecond}, want: "waiting for an answer"},
+		{name: "no answer", address: address, rule: Probe{UDPSend: "other", Timeout: time.Second}, want: "waiting for an answer"},
 		{name: "nobody there", address: deaf, rule: Probe{UDPSend: "ping"}, want: "refused"},
 	}
 	for _, test := range tests {
@@ -82,7 +82,7 @@ func TestOneUDPProbe(t *testing.T) {
 			rule := test.rule
 			rule.UDP = true
 			if rule.Timeout == 0 {
-				rule.Timeout = 20 * time.Second
+				rule.Timeout = 30 * time.Second
 			}
 			err := newProber().probe(t.Context(), test.address, rule)
 			if got := fmt.Sprint(err); (err == nil) != (test.want == "") || err != nil && !strings.Contains(got, test.want) {

@@ -264,10 +264,10 @@ func TestTheIndexForgetsWhatEndedAndKeepsWhatWasRenewed(t *testing.T) {
 	s := open(t, server)
 	// All of one shard: equal first bytes of the digest.
 	key := func(n int) affinity.Key { k := session(n << 8); k.Digest[0] = 3; return k }
-	second := binding.Life{Idle: time.Second}
+	soon := binding.Life{Idle: 5 * time.Second} // long enough for the renewal to come before
 	var renewed binding.Binding
 	for i := range 10 {
-		b, err := s.Swap(t.Context(), key(i), unbound, pod1, second)
+		b, err := s.Swap(t.Context(), key(i), unbound, pod1, soon)
 		if err != nil {
 			t.Fatalf("Swap = %v, want no error", err)
 		}

@@ -45,7 +45,7 @@ func disconnected(t *testing.T, server *redistest.Server, edits ...func(*redis.O
 }
 
 // patience bounds the wait for something that must happen; it is only used up by code that is wrong.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 func eventually(t *testing.T, what string, done func() bool) {
 	t.Helper()

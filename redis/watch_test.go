@@ -88,7 +88,7 @@ func TestDefect9BindingsExpireAndTheirEndIsReported(t *testing.T) {
 	server := redistest.Start(t)
 	s := open(t, server)
 	w := watched(t, s)
-	b, err := s.Swap(t.Context(), session(1), unbound, pod1, binding.Life{Idle: time.Second})
+	b, err := s.Swap(t.Context(), session(1), unbound, pod1, binding.Life{Idle: 5 * time.Second})
 	if err != nil {
 		t.Fatalf("Swap = %v, want no error", err)
 	}

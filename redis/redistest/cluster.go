@@ -18,7 +18,7 @@ func StartCluster(t testing.TB, opts ...Option) *Cluster {
 	t.Helper()
 	c := &Cluster{}
 	for range 6 {
-		n := Start(t, append(opts[:len(opts):len(opts)], Config("cluster-enabled yes"), Config("cluster-node-timeout 1500"),
+		n := Start(t, append(opts[:len(opts):len(opts)], Config("cluster-enabled yes"), Config("cluster-node-timeout 5000"),
 			Config(fmt.Sprintf("cluster-port %d", freePort(t))), Config("cluster-require-full-coverage no"),
 			Config("cluster-replica-validity-factor 0"))...)
 		c.Nodes = append(c.Nodes, n)

@@ -7,7 +7,6 @@ import (
 	"net"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/redis/rueidis"
 )
@@ -25,7 +24,7 @@ func (s *Server) Do(args ...string) string {
 
 // Try is Do that returns an error instead of failing the test.
 func (s *Server) Try(args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	return command(ctx, s.Addr(), s.options.user, s.options.password, s.TLSConfig(), args)
 }
@@ -34,7 +33,7 @@ func command(ctx context.Context, addr, user, password string, c *tls.Config, ar
 	client, err := rueidis.NewClient(rueidis.ClientOption{
 		InitAddress: []string{addr}, Username: user, Password: password, TLSConfig: c, ForceSingleClient: true,
 		DisableCache: true, DisableRetry: true, PipelineMultiplex: -1, ConnWriteTimeout: patience,
-		ClientSetInfo: rueidis.DisableClientSetInfo, Dialer: net.Dialer{Timeout: 5 * time.Second},
+		ClientSetInfo: rueidis.DisableClientSetInfo, Dialer: net.Dialer{Timeout: patience},
 	})
 	if client != nil {
 		defer client.Close()

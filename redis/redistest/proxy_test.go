@@ -14,13 +14,16 @@ import (
 	"github.com/limpet-project/limpet/redis/redistest"
 )
 
-// ping sends PING and returns the answer, "" if there was none for a while.
-func ping(t *testing.T, c net.Conn) (string, error) {
+// patience is the wait for an answer that has to come.
+const patience = 30 * time.Second
+
+// ping sends PING and returns the answer, "" if there was none in the given time.
+func ping(t *testing.T, c net.Conn, wait time.Duration) (string, error) {
 	t.Helper()
 	if _, err := c.Write([]byte("PING\r\n")); err != nil {
 		return "", err
 	}
-	_ = c.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+	_ = c.SetReadDeadline(time.Now().Add(wait))
 	answer := make([]byte, 64)
 	n, err := c.Read(answer)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -42,21 +45,21 @@ func TestAProxyPassesCutsAndResets(t *testing.T) {
 		return c
 	}
 	c := dial()
-	if got, err := ping(t, c); got != "+PONG\r\n" || err != nil {
+	if got, err := ping(t, c, patience); got != "+PONG\r\n" || err != nil {
 		t.Errorf("PING through a proxy = %q, %v, want PONG", got, err)
 	}
 	p.Cut()
-	if got, err := ping(t, c); got != "" || err != nil {
+	if got, err := ping(t, c, 200*time.Millisecond); got != "" || err != nil {
 		t.Errorf("PING through a proxy that is cut = %q, %v, want silence", got, err)
 	}
 	p.Pass()
-	redistest.Eventually(t, "reset of a connection that lost bytes", func() bool { _, err := ping(t, c); return err != nil })
+	redistest.Eventually(t, "reset of a connection that lost bytes", func() bool { _, err := ping(t, c, 200*time.Millisecond); return err != nil })
 	c = dial()
-	if got, err := ping(t, c); got != "+PONG\r\n" || err != nil {
+	if got, err := ping(t, c, patience); got != "+PONG\r\n" || err != nil {
 		t.Errorf("PING through a proxy that passes again = %q, %v, want PONG", got, err)
 	}
 	p.Reset()
-	redistest.Eventually(t, "reset", func() bool { _, err := ping(t, c); return err != nil })
+	redistest.Eventually(t, "reset", func() bool { _, err := ping(t, c, 200*time.Millisecond); return err != nil })
 }
 
 // childEnv makes this test binary start a server, say where, and wait to be killed.

@@ -17,7 +17,7 @@ type SentinelSet struct {
 const MasterName = "limpet"
 
 // StartSentinel starts a master, a replica and three sentinels, and waits until all know each other. Options are for the servers.
-// A master that does not answer for a second is failed over.
+// A master that does not answer for five seconds is failed over: sooner, a busy machine would do so by itself.
 func StartSentinel(t testing.TB, opts ...Option) *SentinelSet {
 	t.Helper()
 	set := &SentinelSet{Master: Start(t, opts...)}
@@ -57,7 +57,7 @@ func startSentinel(t testing.TB, master *Server) *Server {
 		"bind 127.0.0.1", "protected-mode no", "daemonize no", "dir " + s.dir,
 		"logfile " + s.dir + "/redis.log", fmt.Sprintf("port %d", s.port),
 		fmt.Sprintf("sentinel monitor %s 127.0.0.1 %d 2", MasterName, master.port),
-		"sentinel down-after-milliseconds " + MasterName + " 1000",
+		"sentinel down-after-milliseconds " + MasterName + " 5000",
 		"sentinel failover-timeout " + MasterName + " 5000",
 	}
 	if p := master.options.password; p != "" {

@@ -23,7 +23,7 @@ import (
 )
 
 // patience bounds every wait of this package; nothing takes nearly so long unless it is broken.
-const patience = 20 * time.Second
+const patience = 30 * time.Second
 
 // A Server is a running redis-server. Its methods fail the test when they cannot do what they say.
 type Server struct {
@@ -292,14 +292,4 @@ func poll(ctx context.Context, done func() bool, result func() error) error {
 		}
 	}
 	return result()
-}
-
-func freePort(t testing.TB) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatalf("choosing a port: %v", err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }
