@@ -242,7 +242,7 @@ func TestAColdRevisionIsWaitedForAndItsFirstPodBindsTheSession(t *testing.T) {
 			if got.status != 200 {
 				t.Errorf("a request that waited = %v, want 200", got)
 			}
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatal("a request still waits although there is a pod")
 		}
 	}

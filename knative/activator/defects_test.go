@@ -208,7 +208,7 @@ func TestTheLimitHoldsAtARevisionThatTheIngressDidNotChoose(t *testing.T) {
 			c.revision("demo-00002", limit)
 			pods := []*slow{c.slow("demo-00001", "pod-a"), c.slow("demo-00001", "pod-b")}
 			c.pod("demo-00002", "pod-c")
-			c.route(nil, share{"demo-00001", 99, ""}, share{"demo-00002", 1, ""})
+			c.route(waits, share{"demo-00001", 99, ""}, share{"demo-00002", 1, ""})
 			all := c.activators(memory(), "activator-1", "activator-2", "activator-3")
 			for _, a := range all {
 				a.knows("demo-00001", 2)
@@ -349,6 +349,7 @@ func TestANewPodAtAnOldAddressIsAnotherPod(t *testing.T) {
 	a := c.activators(memory(), "activator-1")[0]
 	a.knows("demo-00001", 1)
 	a.get(session("session-1"))
+	a.eventually("the first request has ended", func() bool { _, ended := w.last(); return ended })
 	c.unlist("demo-00001", "pod-a")
 	a.knows("demo-00001", 0)
 	c.list("demo-00001", "pod-b", c.pods["pod-a"].Listener.Addr().String())
@@ -539,7 +540,7 @@ func TestAPlaceComesBackHoweverItsRequestEnds(t *testing.T) {
 	c := newCluster(t)
 	c.revision("demo-00001", 1)
 	c.pod("demo-00001", "pod-a")
-	c.route(nil, share{"demo-00001", 100, ""})
+	c.route(waits, share{"demo-00001", 100, ""})
 	all := c.activators(memory(), "activator-1", "activator-2")
 	for _, a := range all {
 		a.knows("demo-00001", 1)

@@ -338,7 +338,7 @@ func (h *history) expect(one *twin, throttler thrower, want crowded, what string
 	h.Helper()
 	options := cmp.AllowUnexported(crowded{})
 	got := h.crowd(throttler, len(want.at))
-	for end := time.Now().Add(10 * time.Second); !cmp.Equal(want, got, options) && time.Now().Before(end); {
+	for end := time.Now().Add(time.Minute); !cmp.Equal(want, got, options) && time.Now().Before(end); {
 		got = h.crowd(throttler, len(want.at))
 	}
 	if d := cmp.Diff(want, got, options); d != "" {

@@ -21,6 +21,7 @@ import (
 	activatorhandler "knative.dev/serving/pkg/activator/handler"
 	v1 "knative.dev/serving/pkg/apis/serving/v1"
 	fakeserving "knative.dev/serving/pkg/client/injection/client/fake"
+	fakerevisions "knative.dev/serving/pkg/client/injection/informers/serving/v1/revision/fake"
 
 	"github.com/limpet-project/limpet/endpoint"
 )
@@ -87,18 +88,20 @@ func TestASessionStaysOnAPodThatIsReadyNoLongerAsLongAsItAnswers(t *testing.T) {
 	a := c.activators(memory(), "activator-1")[0]
 	a.knows("demo-00001", 2)
 	home := a.get(session("user-00001"))
+	early := func() int {
+		a.source.prober.mu.Lock()
+		defer a.source.prober.mu.Unlock()
+		return len(a.source.prober.early)
+	}
 	c.becomes("demo-00001", home, false)
+	a.eventually("the pod is known to be Ready no longer", func() bool { return early() == 1 })
 	for end := time.Now().Add(500 * time.Millisecond); time.Now().Before(end); {
 		if got := a.get(session("user-00001")); got != home {
 			t.Fatalf("the session = %s while its pod answers probes, want %s", got, home)
 		}
 	}
 	c.becomes("demo-00001", home, true)
-	a.eventually("the pod is known to be Ready", func() bool {
-		a.source.prober.mu.Lock()
-		defer a.source.prober.mu.Unlock()
-		return len(a.source.prober.early) == 0
-	})
+	a.eventually("the pod is known to be Ready", func() bool { return early() == 0 })
 	c.pods[home].silent.Store(true)
 	c.becomes("demo-00001", home, false)
 	a.knows("demo-00001", 1)
@@ -137,6 +140,10 @@ func TestPodsThatOnlyTheKubeletCanProbeAreNotUsedEarly(t *testing.T) {
 	r.Spec.Containers[0].StartupProbe = get
 	_, err = fakeserving.Get(c.ctx).ServingV1().Revisions(shop).Update(c.ctx, r, metav1.UpdateOptions{})
 	c.must(err)
+	c.eventually("the informer has heard of the startup probe", func() bool { // else the pod is used as one without it
+		known, err := fakerevisions.Get(c.ctx).Lister().Revisions(shop).Get("demo-00001")
+		return err == nil && known.Spec.Containers[0].StartupProbe != nil
+	})
 	c.early("demo-00001", "pod-a", false)
 	c.route(nil, share{"demo-00001", 100, ""})
 	a := c.activators(memory(), "activator-1")[0]

@@ -130,7 +130,7 @@ func TestThePodsLimitHoldsWhenActivatorsComeAndGo(t *testing.T) {
 			c := newCluster(t)
 			c.revision("demo-00001", limit)
 			c.pod("demo-00001", "pod-a", "pod-b", "pod-c", "pod-d")
-			c.route(map[string]string{"affinity.limpet.dev/policy": "session: {queueTimeout: 10m}"}, share{"demo-00001", 100, ""})
+			c.route(waits, share{"demo-00001", 100, ""})
 			all := c.activators(memory(), "activator-1", "activator-2")
 			for _, a := range all {
 				a.knows("demo-00001", 4)
@@ -167,7 +167,7 @@ func TestAnActivatorThatComesCountsWhatOthersHave(t *testing.T) {
 		pods[i] = fmt.Sprintf("pod-%d", i)
 	}
 	c.pod("demo-00001", pods...)
-	c.route(nil, share{"demo-00001", 100, ""})
+	c.route(waits, share{"demo-00001", 100, ""})
 	all := c.activators(memory(), "activator-1", "activator-2")
 	for _, a := range all {
 		a.knows("demo-00001", len(pods))

@@ -102,6 +102,10 @@ type share struct {
 	tag      string
 }
 
+// waits lets requests of sessions wait for a pod that is full as long as a test may take: the 10 s that they have otherwise are over on a
+// machine that has other things to do.
+var waits = map[string]string{"affinity.limpet.dev/policy": "session: {queueTimeout: 10m}"}
+
 // route puts a Route in force.
 func (c *cluster) route(annotations map[string]string, shares ...share) {
 	c.Helper()
@@ -134,7 +138,7 @@ func newRoute(annotations map[string]string, shares ...share) *v1.Route {
 func (c *cluster) revision(name string, concurrency int64) {
 	c.Helper()
 	r := &v1.Revision{ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: name}}
-	r.Spec.ContainerConcurrency, r.Spec.TimeoutSeconds = new(concurrency), new(int64(30))
+	r.Spec.ContainerConcurrency, r.Spec.TimeoutSeconds = new(concurrency), new(int64(300)) // which no test waits for
 	r.Spec.Containers = []corev1.Container{{Name: "counter"}}
 	_, err := fakeserving.Get(c.ctx).ServingV1().Revisions(shop).Create(c.ctx, r, metav1.CreateOptions{})
 	c.must(err)
@@ -337,7 +341,8 @@ func (c *cluster) activator(store binding.Store, name string, several bool) *act
 	a.source = NewSource(SourceOptions{
 		Table: a.table, Routes: fakeroutes.Get(c.ctx).Informer(), Revisions: fakerevisions.Get(c.ctx).Informer(),
 		Services: fakeservices.Get(c.ctx).Informer(), Slices: fakeslices.Get(c.ctx).Informer(),
-		Probing: Probing{Transport: transport, Timeout: 300 * time.Millisecond, Frequency: 200 * time.Millisecond},
+		// A pod that fails its probes answers at once here: that a probe takes long is never the pod's fault.
+		Probing: Probing{Transport: transport, Timeout: time.Minute, Frequency: 200 * time.Millisecond},
 	})
 	if several {
 		a.peers = newPeers(PeersOptions{

@@ -284,7 +284,7 @@ func TestManyPlacesCanBeHadAtOnce(t *testing.T) {
 	for i := range seats {
 		asked.Go(func() {
 			var err error
-			if seats[i], err = one.seat(t.Context(), "pod-a", many, 10*time.Second); err != nil || seats[i] == nil {
+			if seats[i], err = one.seat(t.Context(), "pod-a", many, time.Minute); err != nil || seats[i] == nil {
 				t.Errorf("seat() = %v, %v, want a place", seats[i], err)
 			}
 		})
@@ -298,7 +298,7 @@ func TestManyPlacesCanBeHadAtOnce(t *testing.T) {
 	for _, s := range seats {
 		s.leave()
 	}
-	if s, err := one.seat(t.Context(), "pod-a", 1, 10*time.Second); err != nil || s == nil {
+	if s, err := one.seat(t.Context(), "pod-a", 1, time.Minute); err != nil || s == nil {
 		t.Errorf("seat() when all have left = %v, %v, want a place", s, err)
 	} else {
 		s.leave()

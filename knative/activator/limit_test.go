@@ -23,7 +23,7 @@ func TestThePodsLimitHoldsOverTwoActivators(t *testing.T) {
 			c := newCluster(t)
 			c.revision("demo-00001", limit)
 			c.pod("demo-00001", "pod-a", "pod-b", "pod-c")
-			c.route(nil, share{"demo-00001", 100, ""})
+			c.route(waits, share{"demo-00001", 100, ""})
 			all := c.activators(memory(), "activator-1", "activator-2")
 			for _, a := range all {
 				a.knows("demo-00001", 3)
@@ -171,7 +171,7 @@ func TestABusyPodHoldsUpNobodyElse(t *testing.T) {
 	c := newCluster(t)
 	c.revision("demo-00001", 1)
 	c.pod("demo-00001", "pod-a", "pod-b")
-	c.route(nil, share{"demo-00001", 100, ""})
+	c.route(waits, share{"demo-00001", 100, ""})
 	all := c.activators(memory(), "activator-1", "activator-2")
 	homes := make(map[string]call)
 	for _, a := range all {
@@ -327,7 +327,7 @@ func TestRequestsWithoutAffinityFareAsInServing(t *testing.T) {
 				pods := change()
 				a.knows("demo-00001", pods)
 				want := a.settled(stock, pods, limit)
-				if got := c.flood(ours, limit); got != want {
+				if got := c.flood(ours, limit, want.entered); got != want {
 					t.Errorf("step %d: ours %s, Serving's %s", step, got, want)
 				}
 			}
@@ -342,14 +342,43 @@ func TestRequestsWithoutAffinityFareAsInServing(t *testing.T) {
 	}
 }
 
-// settled floods Serving's Throttler until it has heard of all pods, and returns what it did then.
+// settled floods Serving's Throttler until it has heard of all pods and lets in what they may have, and returns what it did then.
 func (a *activator) settled(stock thrower, pods int, limit int64) (got flooded) {
 	a.c.Helper()
+	may := floodOf(limit)
+	if limit > 0 || pods == 0 {
+		may = pods * int(limit)
+	}
 	a.eventually("Serving's Throttler has heard of the pods", func() bool {
-		got = a.c.flood(stock, limit)
-		return got.pods == pods
+		got = a.c.flood(stock, limit, 0)
+		return got.pods == pods && got.entered == may
 	})
 	return got
+}
+
+// floodOf is how many requests a flood has: twice as many as three pods may have.
+func floodOf(limit int64) int { return int(max(30, 6*limit)) }
+
+// A surge is the context of a flood: it ends as one whose time is over, when the test says so.
+type surge struct {
+	context.Context
+	over chan struct{}
+}
+
+// Deadline implements context.Context.
+func (surge) Deadline() (time.Time, bool) { return time.Time{}, false }
+
+// Done implements context.Context.
+func (s surge) Done() <-chan struct{} { return s.over }
+
+// Err implements context.Context.
+func (s surge) Err() error {
+	select {
+	case <-s.over:
+		return context.DeadlineExceeded
+	default:
+		return nil
+	}
 }
 
 // A flooded is what a Throttler did with more requests than its pods may have.
@@ -362,15 +391,16 @@ func (f flooded) String() string {
 	return fmt.Sprintf("let %d in to %d pods and refused %d: %s", f.entered, f.pods, f.refused, f.why)
 }
 
-// flood tries twice as many requests as three pods may have. Who gets in stays until all others were refused.
-func (c *cluster) flood(one thrower, limit int64) (f flooded) {
-	ctx, cancel := context.WithTimeout(c.ctx, 100*time.Millisecond)
-	defer cancel()
+// flood tries that many requests at once. Who gets in stays until all others were refused, which they are 100 ms after as many are in as
+// may be: however slow the machine is, none of those is late, and one too many had its chance.
+func (c *cluster) flood(one thrower, limit int64, may int) (f flooded) {
+	ctx := surge{c.ctx, make(chan struct{})}
 	var mu sync.Mutex
 	pods := make(map[string]bool)
+	entered := make(chan struct{}, floodOf(limit))
 	var decided, all sync.WaitGroup
 	over := make(chan struct{})
-	for range max(30, 6*limit) {
+	for range floodOf(limit) {
 		decided.Add(1)
 		all.Go(func() {
 			settle := sync.OnceFunc(decided.Done)
@@ -379,6 +409,7 @@ func (c *cluster) flood(one thrower, limit int64) (f flooded) {
 				pods[at] = true
 				f.entered++
 				mu.Unlock()
+				entered <- struct{}{}
 				settle()
 				<-over
 				return nil
@@ -392,9 +423,25 @@ func (c *cluster) flood(one thrower, limit int64) (f flooded) {
 			}
 		})
 	}
+	c.await(entered, may)
+	time.AfterFunc(100*time.Millisecond, func() { close(ctx.over) })
 	decided.Wait()
+	<-ctx.over
 	close(over)
 	all.Wait()
 	f.pods = len(pods)
 	return f
+}
+
+// await waits until so many have entered, or for a minute: the caller sees that fewer did.
+func (c *cluster) await(entered <-chan struct{}, many int) {
+	late := time.NewTimer(time.Minute)
+	defer late.Stop()
+	for range many {
+		select {
+		case <-entered:
+		case <-late.C:
+			return
+		}
+	}
 }

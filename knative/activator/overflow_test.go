@@ -59,7 +59,7 @@ func TestARequestGoesElsewhereOnceIfItsPodIsFullByAnotherActivator(t *testing.T)
 	c := newCluster(t)
 	c.revision("demo-00001", 1)
 	c.pod("demo-00001", "pod-a", "pod-b", "pod-c", "pod-d", "pod-e", "pod-f")
-	c.route(map[string]string{"affinity.limpet.dev/policy": "session: {overflow: spill}"}, share{"demo-00001", 100, ""})
+	c.route(map[string]string{"affinity.limpet.dev/policy": "session: {overflow: spill, queueTimeout: 10m}"}, share{"demo-00001", 100, ""})
 	all := c.activators(memory(), "activator-1", "activator-2")
 	for _, a := range all {
 		a.knows("demo-00001", 6)
@@ -74,7 +74,7 @@ func TestARequestGoesElsewhereOnceIfItsPodIsFullByAnotherActivator(t *testing.T)
 		if err != nil || got.status != http.StatusOK || got.pod == home || got.header.Get(headerReason) != "overflow" {
 			t.Errorf("while its pod is full = %v, reason %q, %v, want 200 of another pod than %s, overflow", got, got.header.Get(headerReason), err, home)
 		}
-		if took := time.Since(begin); took > 5*time.Second {
+		if took := time.Since(begin); took > time.Minute {
 			t.Errorf("it took %v, want it to wait for nothing", took)
 		}
 	}

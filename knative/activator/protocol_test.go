@@ -16,7 +16,7 @@ func TestAnUpgradedConnectionHoldsItsPlaceAtThePod(t *testing.T) {
 	c := newCluster(t)
 	c.revision("demo-00001", 1)
 	c.pod("demo-00001", "pod-a", "pod-b", "pod-c", "pod-d")
-	c.route(nil, share{"demo-00001", 100, ""})
+	c.route(waits, share{"demo-00001", 100, ""})
 	all := c.activators(memory(), "activator-1", "activator-2")
 	for _, a := range all {
 		a.knows("demo-00001", 4)
@@ -25,7 +25,7 @@ func TestAnUpgradedConnectionHoldsItsPlaceAtThePod(t *testing.T) {
 	conn, err := net.Dial("tcp", strings.TrimPrefix(all[0].url, "http://"))
 	c.must(err)
 	defer conn.Close()
-	c.must(conn.SetDeadline(time.Now().Add(20 * time.Second)))
+	c.must(conn.SetDeadline(time.Now().Add(time.Minute)))
 	fmt.Fprintf(conn, "GET /echo HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: echo\r\nK-Session: %s\r\n"+
 		"Knative-Serving-Namespace: shop\r\nKnative-Serving-Revision: demo-00001\r\n\r\n", host, one.header["K-Session"])
 	r := bufio.NewReader(conn)

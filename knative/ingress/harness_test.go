@@ -34,7 +34,7 @@ import (
 )
 
 // patience is how long a test waits for what must come.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // A world is an API server without validation, and what lies behind it: processes that answer on loopback in the place of pods.
 type world struct {

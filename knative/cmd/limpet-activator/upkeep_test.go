@@ -71,7 +71,7 @@ func TestTheLeaderTellsUsersByEvents(t *testing.T) {
 // first waits for an event in the namespace shop.
 func first(t *testing.T, kube *fake.Clientset) corev1.Event {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		list, err := kube.CoreV1().Events("shop").List(t.Context(), metav1.ListOptions{})
 		if err != nil {
 			t.Fatal(err)
@@ -80,6 +80,6 @@ func first(t *testing.T, kube *fake.Clientset) corev1.Event {
 			return list.Items[0]
 		}
 	}
-	t.Fatal("waited 20s for an event")
+	t.Fatal("waited a minute for an event")
 	return corev1.Event{}
 }
