@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -13,6 +14,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -66,10 +68,35 @@ func findKey(ts *testscript.TestScript, _ bool, args []string) {
 // setFreePorts sets each variable named to a loopback address that is free.
 func setFreePorts(ts *testscript.TestScript, _ bool, names []string) {
 	for _, name := range names {
-		address, err := freeAddress()
+		address, err := ownAddress()
 		ts.Check(err)
 		ts.Setenv(name, address)
 	}
+}
+
+// ownPorts counts the ports that ownAddress has looked at.
+var ownPorts atomic.Int64
+
+// ownAddress returns a loopback address that is free for TCP and UDP, and stays so until it is used: its port is below those that systems
+// give to whoever asks for any, and another run of the tests begins with others.
+func ownAddress() (string, error) {
+	const first, many, each = 20000, 12000, 32
+	for range many {
+		port := first + (int64(os.Getpid())*each+ownPorts.Add(1))%many
+		address := net.JoinHostPort("127.0.0.1", strconv.FormatInt(port, 10))
+		l, err := net.Listen("tcp", address)
+		if err != nil {
+			continue
+		}
+		l.Close()
+		c, err := net.ListenPacket("udp", address)
+		if err != nil {
+			continue
+		}
+		c.Close()
+		return address, nil
+	}
+	return "", errors.New("looking for a free port: all are in use")
 }
 
 // expandFile replaces $VARIABLES in files.
@@ -101,7 +128,7 @@ func fetchMain() {
 	until := flag.String("until", "", "ask until this pattern matches")
 	flag.Parse()
 	pattern := regexp.MustCompile("(?m)" + *until)
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		text, err := fetchOnce(*method, flag.Arg(0), *host, *header, *body)
 		switch {
 		case *until != "" && time.Now().Before(deadline) && (err != nil || !pattern.MatchString(text)):

@@ -14,6 +14,9 @@ import (
 	"github.com/limpet-project/limpet/redis/redistest"
 )
 
+// farewell is a datagram that is answered often.
+const farewell = "farewell"
+
 // A resolver is an endpoint that answers each datagram with its name.
 type resolver struct {
 	name string
@@ -32,14 +35,28 @@ func startResolver(t *testing.T, name string) *resolver {
 	running.Go(func() {
 		buffer := make([]byte, 1<<16)
 		for {
-			_, from, err := conn.ReadFromUDPAddrPort(buffer)
+			n, from, err := conn.ReadFromUDPAddrPort(buffer)
 			if err != nil {
 				return
 			}
-			_, _ = conn.WriteToUDPAddrPort([]byte(name), from) // who asked may have gone
+			answers := 1
+			if string(buffer[:n]) == farewell {
+				answers = 20
+			}
+			for range answers {
+				_, _ = conn.WriteToUDPAddrPort([]byte(name), from) // who asked may have gone
+			}
 		}
 	})
-	r.stop = sync.OnceFunc(func() { conn.Close(); running.Wait() })
+	r.stop = sync.OnceFunc(func() {
+		conn.Close()
+		running.Wait()
+		// A socket that hears of one address only keeps the port: nobody else, such as another test, gets it, and who asks is refused.
+		at, _ := conn.LocalAddr().(*net.UDPAddr)
+		if keeps, err := net.DialUDP("udp", at, &net.UDPAddr{IP: at.IP, Port: 1}); err == nil {
+			t.Cleanup(func() { keeps.Close() })
+		}
+	})
 	t.Cleanup(r.stop)
 	return r
 }
@@ -49,7 +66,7 @@ func resolvers(listener string, all ...*resolver) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "listeners: [{name: dns, address: \"127.0.0.1:0\", udp: {service: coredns%s}}]\n", listener)
 	b.WriteString("services:\n- name: coredns\n  affinity: {session: {from: [{clientAddress: {}}]}}\n")
-	b.WriteString("  probe: {udp: {send: 00ff}, interval: 100ms, timeout: 100ms, unhealthyThreshold: 2}\n")
+	b.WriteString("  probe: {udp: {send: 00ff}, " + seldom + "}\n")
 	b.WriteString("  revisions:\n  - name: coredns-00001\n    endpoints:\n")
 	for _, r := range all {
 		fmt.Fprintf(&b, "    - {name: %s, address: %q}\n", r.name, r.conn.LocalAddr())
@@ -72,13 +89,13 @@ func (p *process) flow(from string) *net.UDPConn {
 	return c
 }
 
-// asks sends a datagram and returns the name of the endpoint that answers, "" if none does in 5 s.
+// asks sends a datagram and returns the name of the endpoint that answers, "" if none does in a minute.
 func asks(c *net.UDPConn) string {
 	buffer := make([]byte, 100)
 	if _, err := c.Write([]byte("question")); err != nil {
 		return ""
 	}
-	if err := c.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+	if err := c.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
 		return ""
 	}
 	n, err := c.Read(buffer)
@@ -93,7 +110,7 @@ func TestGatewaysThatShareAStoreSendAClientToOneResolver(t *testing.T) {
 	limpetRun(t, "keys", "digest", secret)
 	a, b, c := startResolver(t, "coredns-a"), startResolver(t, "coredns-b"), startResolver(t, "coredns-c")
 	configuration := resolvers("", a, b, c) +
-		fmt.Sprintf("secrets: {digestFile: %q}\nstore: {redis: {addresses: [%q], timeout: 1s}}\n", secret, redis.Addr())
+		fmt.Sprintf("secrets: {digestFile: %q}\nstore: {redis: {addresses: [%q], timeout: 10s}}\n", secret, redis.Addr())
 	first, second := serve(t, configuration), serve(t, configuration)
 	home := map[string]string{}
 	same := func(when string, gateways ...*process) {
@@ -137,13 +154,16 @@ func TestGatewaysThatShareAStoreSendAClientToOneResolver(t *testing.T) {
 
 func TestAFlowOutlivesAReloadAndAnswersUntilTheDrainEnds(t *testing.T) {
 	a := startResolver(t, "coredns-a")
-	p := serve(t, resolvers(", idleTimeout: 1s", a)+"shutdown: {drain: 20s}\n")
+	// The flow ends when the test says so, by more answers than two for each question. Were it to end when it is idle, it would between two
+	// questions on a machine that has other things to do.
+	const listener = ", idleTimeout: 10m, responses: 2"
+	p := serve(t, resolvers(listener, a)+"shutdown: {drain: 10m}\n")
 	c := p.flow("127.0.0.2")
 	if at := asks(c); at != "coredns-a" {
 		t.Fatalf("answered by %q, want coredns-a", at)
 	}
 	b := startResolver(t, "coredns-b")
-	p.configure(resolvers(", idleTimeout: 1s", a, b) + "shutdown: {drain: 20s}\n")
+	p.configure(resolvers(listener, a, b) + "shutdown: {drain: 10m}\n")
 	p.signal(syscall.SIGHUP)
 	p.logs(1, "configuration read")
 	if at := asks(c); at != "coredns-a" {
@@ -156,7 +176,10 @@ func TestAFlowOutlivesAReloadAndAnswersUntilTheDrainEnds(t *testing.T) {
 			t.Fatalf("during the drain the flow is answered by %q, want coredns-a", at)
 		}
 	}
-	if code := p.exit(); code != 0 { // once the flow is idle
+	if _, err := c.Write([]byte(farewell)); err != nil {
+		t.Fatal(err)
+	}
+	if code := p.exit(); code != 0 { // once the flow has ended
 		t.Errorf("exit code %d, want 0", code)
 	}
 }

@@ -149,7 +149,7 @@ func (n *watchedNode) connect(s clientip.Spec, client int) netip.AddrPort {
 		n.t.Fatal(err)
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(20 * time.Second)) // of a test that fails
+	conn.SetDeadline(time.Now().Add(time.Minute)) // of a test that fails
 	if n.spec.Protocol == "udp" {
 		if _, err := conn.Write([]byte("who")); err != nil {
 			n.t.Fatal(err)

@@ -87,7 +87,7 @@ func TestSpawnedProcessesEndWithTheRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !p.stop(10 * time.Second) {
+	if !p.stop(30 * time.Second) {
 		t.Error("stop of sleep had to kill it, want SIGTERM to do")
 	}
 	deaf, err := s.spawn(log, func(line string) {

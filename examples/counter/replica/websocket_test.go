@@ -14,7 +14,7 @@ import (
 
 func dial(t *testing.T, address string) *websocket.Conn {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	c, resp, err := websocket.Dial(ctx, "ws://"+address+"/ws", nil)
 	if err != nil {
