@@ -81,37 +81,46 @@ func (w *world) host(name string) string { return name + "." + w.Namespace + "."
 // has drawn it.
 func (w *world) ask(n int, host, header, value string, revisions ...string) []demo.Answer {
 	w.t.Helper()
+	var all []demo.Answer
+	for range n {
+		all = append(all, w.askAt(rand.IntN(len(w.activators)), host, header, value, revisions...))
+	}
+	return all
+}
+
+// askAt sends one request to an activator.
+func (w *world) askAt(activator int, host, header, value string, revisions ...string) demo.Answer {
+	w.t.Helper()
 	if w.clients[host] == nil {
 		for _, p := range w.activators {
 			c := &demo.Client{Address: net.JoinHostPort(p.Status.PodIP, "8012"), Host: host, Limit: 2 * time.Minute}
 			w.clients[host] = append(w.clients[host], c)
 		}
 	}
-	var all []demo.Answer
-	for range n {
-		r := demo.Request{Header: map[string]string{
-			"Knative-Serving-Namespace": w.Namespace, "Knative-Serving-Revision": revisions[rand.IntN(len(revisions))], header: value,
-		}}
-		clients := w.clients[host]
-		a, err := clients[rand.IntN(len(clients))].Ask(w.t.Context(), r)
-		if err == nil {
-			err = a.OK()
-		}
-		if err != nil {
-			w.t.Fatal(err)
-		}
-		all = append(all, a)
+	r := demo.Request{Header: map[string]string{
+		"Knative-Serving-Namespace": w.Namespace, "Knative-Serving-Revision": revisions[rand.IntN(len(revisions))], header: value,
+	}}
+	a, err := w.clients[host][activator].Ask(w.t.Context(), r)
+	if err == nil {
+		err = a.OK()
 	}
-	return all
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return a
 }
 
-// settle waits until both activators know the Route and its pods: they keep a session that nobody had asked for before.
+// settle waits until both activators know the Route and its pods: they keep a session that nobody had asked for before. One that does not
+// know them has each request at any of two pods at least: all of 24 are at one with a chance of 1e-7.
 func (w *world) settle(revisions ...string) {
 	w.t.Helper()
 	n := 0
 	w.WaitFor(time.Minute, "activators that know the Route", func(context.Context) error {
 		n++
-		answers := w.ask(8, w.host("demo"), "K-Session", fmt.Sprintf("settle-%d", n), revisions...)
+		var answers []demo.Answer
+		for i := range 24 * len(w.activators) {
+			answers = append(answers, w.askAt(i%len(w.activators), w.host("demo"), "K-Session", fmt.Sprintf("settle-%d", n), revisions...))
+		}
 		if pods := demo.Pods(answers); len(pods) != 1 {
 			return fmt.Errorf("a session has %d pods", len(pods))
 		}
@@ -125,7 +134,7 @@ func TestASessionKeepsItsPodAndAFlowItsRevisionAtAnyActivator(t *testing.T) {
 	both := []string{"demo-00001", "demo-00002"}
 	w.settle(both...)
 	pods, revisions := map[string]int{}, map[string]int{}
-	for i := range 20 {
+	for i := range 24 {
 		id := fmt.Sprintf("user-%03d", i)
 		answers := w.ask(8, w.host("demo"), "K-Session", id, both...)
 		if got := demo.Pods(answers); len(got) != 1 {
@@ -141,8 +150,8 @@ func TestASessionKeepsItsPodAndAFlowItsRevisionAtAnyActivator(t *testing.T) {
 		}
 		revisions[flow[0].Revision()]++
 	}
-	if len(pods) < 3 || len(revisions) != 2 { // chance puts 20 on two of four pods, or on one of two revisions, once in 100,000 runs
-		t.Errorf("20 sessions are at %v, 20 flows at %v, want them spread", pods, revisions)
+	if len(pods) < 3 || len(revisions) != 2 { // chance puts 24 on two of four pods, or on one of two revisions, once in two million runs
+		t.Errorf("24 sessions are at %v, 24 flows at %v, want them spread", pods, revisions)
 	}
 	w.serving()
 }

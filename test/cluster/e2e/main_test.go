@@ -110,7 +110,7 @@ func sticks(answers []demo.Answer) error {
 func (w *world) eventually(c *demo.Client, n int, r demo.Request, what string, check func([]demo.Answer) error) []demo.Answer {
 	w.t.Helper()
 	var answers []demo.Answer
-	err := kube.Until(w.t.Context(), 20*time.Second, what, func(ctx context.Context) error {
+	err := kube.Until(w.t.Context(), time.Minute, what, func(ctx context.Context) error {
 		var err error
 		if answers, err = c.Series(ctx, n, r); err != nil {
 			return err

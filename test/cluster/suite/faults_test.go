@@ -22,7 +22,7 @@ func TestAKilledContainerIsStartedAgainWithoutItsCounts(t *testing.T) {
 	e := cluster.Start(t, cluster.Node)
 	pod := deployCounter(t, e, 1)[0]
 	address := net.JoinHostPort(pod.Status.PodIP, "8080")
-	before, err := incr(t.Context(), 10*time.Second, address, nil)
+	before, err := incr(t.Context(), patience, address, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +44,7 @@ func TestAFrozenContainerHoldsConnectionsAndAnswersWhenThawed(t *testing.T) {
 	pod := deployCounter(t, e, 1)[0]
 	address := net.JoinHostPort(pod.Status.PodIP, "8080")
 	thaw := e.FreezeContainer(pod.Name, "counter")
-	conn, err := net.DialTimeout("tcp", address, 10*time.Second)
+	conn, err := net.DialTimeout("tcp", address, patience)
 	if err != nil {
 		t.Fatalf("connecting to a frozen container: %v; the kernel accepts for it", err)
 	}
@@ -64,7 +64,7 @@ func TestACutPodIsSilentUntilHealed(t *testing.T) {
 	if err := silent(t.Context(), cut); err != nil {
 		t.Error(err)
 	}
-	if err := answers(t.Context(), other); err != nil {
+	if _, err := incr(t.Context(), patience, other, nil); err != nil {
 		t.Errorf("the pod that was not cut: %v", err)
 	}
 	e.WaitFor(patience, "the cut pod's loss of readiness", func(ctx context.Context) error {
@@ -89,8 +89,8 @@ func TestAPartitionedPortIsSilentForAllAndOthersOfItsAddressAnswer(t *testing.T)
 		t.Cleanup(func() { server.Close(); <-done })
 		return l.Addr().String()
 	}
-	reached := func(address string) error {
-		conn, err := net.DialTimeout("tcp", address, time.Second)
+	reached := func(address string, limit time.Duration) error {
+		conn, err := net.DialTimeout("tcp", address, limit)
 		if err == nil {
 			conn.Close()
 		}
@@ -99,14 +99,14 @@ func TestAPartitionedPortIsSilentForAllAndOthersOfItsAddressAnswer(t *testing.T)
 	partitioned, open := serve(), serve()
 	heal := e.Partition(partitioned)
 	var timeout net.Error
-	if err := reached(partitioned); !errors.As(err, &timeout) || !timeout.Timeout() {
+	if err := reached(partitioned, time.Second); !errors.As(err, &timeout) || !timeout.Timeout() {
 		t.Errorf("connecting to the partitioned %s: %v, want silence", partitioned, err)
 	}
-	if err := reached(open); err != nil {
+	if err := reached(open, patience); err != nil {
 		t.Errorf("connecting to the open port: %v", err)
 	}
 	heal()
-	if err := reached(partitioned); err != nil {
+	if err := reached(partitioned, patience); err != nil {
 		t.Errorf("connecting after the partition: %v", err)
 	}
 }
