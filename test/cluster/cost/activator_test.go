@@ -18,6 +18,7 @@ const (
 	memoryActivator = "activator-memory"
 	redisActivator  = "activator-redis"
 	pairActivator   = "activator-pair"
+	againActivator  = "activator-stock-again" // for what chance does
 )
 
 func TestWhatTheActivatorCosts(t *testing.T) {
@@ -25,6 +26,7 @@ func TestWhatTheActivatorCosts(t *testing.T) {
 	e.InstallIngress(ingress.Options{Replicas: 1}) // a Route without an ingress has no traffic
 	for name, o := range map[string]activator.Options{
 		stockActivator: {Stock: true}, memoryActivator: {}, redisActivator: {Redis: true}, pairActivator: {Redis: true, Replicas: 2},
+		againActivator: {Stock: true},
 	} {
 		e.InstallActivatorBeside(name, o)
 	}
@@ -65,7 +67,28 @@ func TestWhatTheActivatorCosts(t *testing.T) {
 		through("ours, sessions in Redis", redisActivator, unlimited, true),
 		through("ours, sessions in Redis, containerConcurrency 10", redisActivator, limited, true),
 		through("two of ours, sessions in Redis, containerConcurrency 10", pairActivator, limited, true),
+		through("stock, another one", againActivator, unlimited, false),
 		through("stock, containerConcurrency 10", stockActivator, limited, false),
 		through("stock", stockActivator, unlimited, false),
 	})
+}
+
+// watched is how long activators are watched that nobody asks anything.
+const watched = 30 * time.Second
+
+func TestWhatAnIdleActivatorCosts(t *testing.T) {
+	e := cluster.Start(t, cluster.Knative)
+	e.InstallIngress(ingress.Options{Replicas: 1})
+	for name, o := range map[string]activator.Options{
+		stockActivator: {Stock: true}, memoryActivator: {}, redisActivator: {Redis: true},
+	} {
+		e.InstallActivatorBeside(name, o)
+	}
+	time.Sleep(watched / 2) // what they do when they begin does not count
+	for _, name := range []string{stockActivator, memoryActivator, redisActivator} {
+		w := &way{namespace: activator.Namespace, container: activator.Deployment, pods: []string{podOf(t, e, activator.Namespace, name)}}
+		before := w.used(t, e)
+		time.Sleep(watched)
+		t.Logf("%-20s %v of processor time a second", name, micros((w.used(t, e)-before)/time.Duration(watched.Seconds())))
+	}
 }
