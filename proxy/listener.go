@@ -35,7 +35,7 @@ type Listener struct {
 	accepting *acceptance // nil before Serve
 	closed    bool        // nothing is accepted any longer
 
-	restFor time.Duration // 0 is restTime; a test need not be quicker
+	restFor time.Duration // in the place of restTime; 0 is that. A test that is slow has to have longer
 }
 
 // Serve accepts connections on ln, which it closes, until Shutdown is called or ctx ends, and returns nil then. The end of ctx
