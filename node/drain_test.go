@@ -9,28 +9,13 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/limpet-project/limpet/node"
 	"github.com/limpet-project/limpet/node/nodetest"
+	"github.com/limpet-project/limpet/socket"
 )
-
-// ended reports whether a connection's end has arrived. It looks at once: a read with a deadline does not look any more when that has passed.
-func ended(c net.Conn) bool {
-	raw, err := c.(*net.TCPConn).SyscallConn()
-	if err != nil {
-		return true
-	}
-	n := 0
-	var peeking error
-	err = raw.Read(func(fd uintptr) bool {
-		n, _, peeking = syscall.Recvfrom(int(fd), make([]byte, 1), syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		return true
-	})
-	return err != nil || peeking == nil && n == 0 || peeking != nil && peeking != syscall.EAGAIN && peeking != syscall.EINTR
-}
 
 // keepAlive sends requests over one connection until its end is seen before one, or an answer says that it ends. It returns an error
 // for a request that was not answered.
@@ -41,10 +26,7 @@ func keepAlive(address string, pause time.Duration, served *atomic.Int64) error 
 	}
 	defer c.Close()
 	in := bufio.NewReader(c)
-	for {
-		if ended(c) {
-			return nil
-		}
+	for sock := socket.Of(c); !sock.HungUp(); {
 		if _, err := io.WriteString(c, "POST / HTTP/1.1\r\nHost: demo.example.com\r\nContent-Length: 2\r\n\r\nhi"); err != nil {
 			return err
 		}
@@ -61,6 +43,7 @@ func keepAlive(address string, pause time.Duration, served *atomic.Int64) error 
 		}
 		<-time.After(pause)
 	}
+	return nil
 }
 
 func TestNoRequestOnAKeptAliveConnectionIsLostWhenANodeIsStopped(t *testing.T) {

@@ -8,12 +8,15 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/limpet-project/limpet/socket"
 )
 
 // A conn is a connection to an endpoint.
 type conn struct {
 	http *http.ClientConn
 	net  *countedConn
+	sock socket.Socket // of the connection below TLS
 	pool *pool
 	h2   bool
 	idle time.Time // since when no request used it; the pool's
@@ -21,6 +24,9 @@ type conn struct {
 
 // alive reports whether c can still carry requests, as far as is known.
 func (c *conn) alive() bool { return c.http.Err() == nil }
+
+// hungUp reports whether the endpoint has ended c, even if that was not read yet.
+func (c *conn) hungUp() bool { return c.sock.HungUp() }
 
 // end ends the request that resp answers, and gives c back.
 func (c *conn) end(resp *http.Response) {

@@ -11,10 +11,13 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/limpet-project/limpet/socket"
 )
 
 const (
-	// restTime is what a kept-alive connection has for another request, or for its end, once nothing is accepted any longer.
+	// restTime is what connections that wait in the kernel's backlog have to be accepted, and then what a kept-alive connection has for
+	// another request, or for its end, once nothing is accepted any longer.
 	restTime = time.Second
 	// lastRead is how long a connection that is closed because it rests is listened to before that.
 	lastRead = 5 * time.Millisecond
@@ -40,12 +43,12 @@ var closeConnection = []string{"close"}
 
 // An acceptance is the part of Serve that accepts.
 type acceptance struct {
-	ln    net.Listener
+	ln    *limitedListener
 	ended chan struct{}
 }
 
 // accept accepts until something ends that. It returns nil if Shutdown did, or the end of Serve's context.
-func (l *Listener) accept(ln net.Listener) error {
+func (l *Listener) accept(ln *limitedListener) error {
 	a := &acceptance{ln, make(chan struct{})}
 	l.mu.Lock()
 	l.accepting = a
@@ -67,6 +70,19 @@ func (l *Listener) accept(ln net.Listener) error {
 		return nil
 	}
 	return err
+}
+
+// acceptWaiting lets those in whom the kernel has told that they are connected: closing the listener would reset them.
+func (l *Listener) acceptWaiting(ctx context.Context) {
+	l.mu.Lock()
+	a := l.accepting
+	l.mu.Unlock()
+	if a == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(l.restFor, restTime))
+	defer cancel()
+	socket.Of(a.ln.Listener).Accepted(ctx)
 }
 
 // stopAccepting returns when no connection is added any longer. Those that there are go on: net/http's own Shutdown would drop the

@@ -10,9 +10,10 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
+
+	"github.com/limpet-project/limpet/socket"
 )
 
 // A looper is a client that keeps one connection in use: it looks for the end of it before each request, as clients with a pool do.
@@ -30,22 +31,6 @@ func newLooper(t testing.TB, address string) *looper {
 	}
 	t.Cleanup(func() { c.Close() })
 	return &looper{conn: c, in: bufio.NewReader(c)}
-}
-
-// ended reports whether the connection's end has arrived. It looks at once: a read with a deadline does not look any more when that has
-// passed.
-func (l *looper) ended() bool {
-	raw, err := l.conn.(*net.TCPConn).SyscallConn()
-	if err != nil {
-		return true
-	}
-	n := 0
-	var peeking error
-	err = raw.Read(func(fd uintptr) bool {
-		n, _, peeking = syscall.Recvfrom(int(fd), make([]byte, 1), syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		return true
-	})
-	return err != nil || peeking == nil && n == 0 || peeking != nil && peeking != syscall.EAGAIN && peeking != syscall.EINTR
 }
 
 // post sends a request and reads its answer.
@@ -83,7 +68,7 @@ func loop(t testing.TB, address string, n int) (clients *sync.WaitGroup, lost *a
 	for i := range n {
 		l := newLooper(t, address)
 		clients.Go(func() {
-			for !l.ended() {
+			for sock := socket.Of(l.conn); !sock.HungUp(); {
 				if err := l.post(); err != nil {
 					lost.Add(1)
 					t.Logf("client %d lost a request: %v", i, err)
@@ -101,7 +86,7 @@ func loop(t testing.TB, address string, n int) (clients *sync.WaitGroup, lost *a
 
 func TestNoRequestOnAKeptAliveConnectionIsLostWhenAListenerDrains(t *testing.T) {
 	for _, delay := range []time.Duration{0, 300 * time.Millisecond} {
-		s := serve(t, &fakePicker{places: []place{at(hello(t))}})
+		s := serve(t, &fakePicker{places: []place{at(hello(t))}}, func(l *Listener, _ *Config) { l.restFor = patience })
 		clients, lost := loop(t, s.address, 50)
 		for range 50 {
 			s.ledger.next(t)
@@ -129,7 +114,7 @@ func TestADrainingListenerServesAndAsksClientsOfHTTP1ToLeave(t *testing.T) {
 		if err := l.post(); err != nil || !l.told {
 			t.Errorf("%s connection: post() = %v, Connection: close %v; want nil, true", name, err, l.told)
 		}
-		eventually(t, name+" connection ends", l.ended)
+		eventually(t, name+" connection ends", socket.Of(l.conn).HungUp)
 	}
 }
 
@@ -250,6 +235,29 @@ func TestShutdownLeavesConnectionsThatRestTimeForAnotherRequest(t *testing.T) {
 	})
 	if err := late.post(); err != nil || !late.told {
 		t.Errorf("a request within the time for it: post() = %v, Connection: close %v; want nil, true", err, late.told)
+	}
+	if err := <-down; err != nil {
+		t.Errorf("Shutdown() = %v, want nil", err)
+	}
+}
+
+// The kernel has told their clients that they are connected.
+func TestShutdownServesConnectionsThatWaitToBeAccepted(t *testing.T) {
+	s := serve(t, &fakePicker{places: []place{at(hello(t))}}, func(l *Listener, _ *Config) {
+		l.restFor, l.Limits.MaxConnections = time.Hour, 1
+	})
+	first, waiting := newLooper(t, s.address), newLooper(t, s.address)
+	if err := first.post(); err != nil {
+		t.Fatal(err)
+	}
+	down := make(chan error, 1)
+	go func() { down <- s.listener.Shutdown(context.Background()) }()
+	eventually(t, "the listener leaves", s.listener.leaving.Load)
+	if err := first.post(); err != nil || !first.told {
+		t.Errorf("the connection that was there: post() = %v, Connection: close %v; want nil, true", err, first.told)
+	}
+	if err := waiting.post(); err != nil || !waiting.told {
+		t.Errorf("the connection that waited: post() = %v, Connection: close %v; want nil, true", err, waiting.told)
 	}
 	if err := <-down; err != nil {
 		t.Errorf("Shutdown() = %v, want nil", err)

@@ -113,6 +113,7 @@ func (l *Listener) prepare(log *slog.Logger) {
 func (l *Listener) Shutdown(ctx context.Context) error {
 	l.prepare(nil)
 	l.Drain()
+	l.acceptWaiting(ctx)
 	l.stopAccepting()
 	l.settle(ctx)
 	err := l.server.Shutdown(ctx)

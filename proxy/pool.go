@@ -65,8 +65,38 @@ func (p *pool) exclusive() bool {
 	return p.single || p.closed
 }
 
-// take returns a connection that is there, with a place reserved, or nil.
+// take returns a connection that is there, with a place reserved, or nil. It takes none whose endpoint has hung up: a request that is
+// written to such a one is lost, and nobody could say whether it was processed.
 func (p *pool) take() *conn {
+	for {
+		c := p.reserve()
+		if c == nil || !c.hungUp() {
+			return c
+		}
+		p.discard(c)
+	}
+}
+
+// discard gives up a reserved connection that gets no more requests. What the others on a shared one are still to read stays readable.
+func (p *pool) discard(c *conn) {
+	if !c.h2 {
+		c.http.Close()
+		return
+	}
+	p.mu.Lock()
+	p.forget(c)
+	p.mu.Unlock()
+	c.http.Release()
+	c.closeWhenUnused()
+}
+
+// forget takes a shared connection out of p; p.mu is held.
+func (p *pool) forget(c *conn) {
+	p.shared = slices.DeleteFunc(p.shared, func(s *conn) bool { return s == c })
+}
+
+// reserve is take for connections of which it is not known whether they were hung up.
+func (p *pool) reserve() *conn {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for len(p.idle) > 0 {
@@ -214,7 +244,7 @@ func (p *pool) releaseShared(c *conn) *conn {
 	if p.closed || c.alive() && (c.http.InFlight() > 0 || c.http.Available() > 0) {
 		return nil
 	}
-	p.shared = slices.DeleteFunc(p.shared, func(s *conn) bool { return s == c })
+	p.forget(c)
 	return c
 }
 

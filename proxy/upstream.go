@@ -11,6 +11,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/limpet-project/limpet/socket"
 )
 
 // Defaults of Upstream and what is not configurable.
@@ -225,6 +227,7 @@ func (u *upstream) establish(ctx context.Context, key poolKey, http1Only bool) (
 	if err != nil {
 		return nil, err
 	}
+	sock := socket.Of(nc)
 	h2 := u.protocol == ProtocolH2C && !http1Only
 	if u.tls != nil {
 		if nc, h2, err = u.handshake(ctx, nc, key.serverName, http1Only); err != nil {
@@ -241,7 +244,7 @@ func (u *upstream) establish(ctx context.Context, key poolKey, http1Only bool) (
 		nc.Close()
 		return nil, err
 	}
-	return &conn{http: cc, net: counted, h2: h2}, nil
+	return &conn{http: cc, net: counted, sock: sock, h2: h2}, nil
 }
 
 // handshake returns the TLS connection over nc and whether it speaks HTTP/2. It owns nc.

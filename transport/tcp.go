@@ -13,6 +13,7 @@ import (
 
 	"github.com/limpet-project/limpet/endpoint"
 	"github.com/limpet-project/limpet/router"
+	"github.com/limpet-project/limpet/socket"
 )
 
 // Defaults of a TCP listener.
@@ -46,6 +47,7 @@ type TCP struct {
 	route      atomic.Pointer[Route]
 	pipes      pipes
 	headerTime time.Duration // 0 is headerTime; tests do not wait for that
+	acceptFor  time.Duration // 0 is acceptTime; a test that is slow has to have longer
 
 	mu        sync.Mutex // nothing is waited for while it is held
 	accepting *acceptance
@@ -105,6 +107,7 @@ func (t *TCP) Serve(ctx context.Context, ln *net.TCPListener) error {
 // Shutdown stops accepting and lets connections go on until they end or ctx does. Then what is left is reset. It returns when no
 // connection is open any longer, with ctx's error if something had to be broken off.
 func (t *TCP) Shutdown(ctx context.Context) error {
+	t.acceptWaiting(ctx)
 	t.stopAccepting()
 	ended := make(chan struct{})
 	go func() { // ends with the last connection, which is waited for below
@@ -119,6 +122,22 @@ func (t *TCP) Shutdown(ctx context.Context) error {
 	t.breakOff()
 	<-ended
 	return fmt.Errorf("draining: %w", ctx.Err())
+}
+
+// acceptTime is what connections that wait in the kernel's backlog have to be accepted before nothing is accepted any longer.
+const acceptTime = time.Second
+
+// acceptWaiting lets those in whom the kernel has told that they are connected: closing the listener would reset them.
+func (t *TCP) acceptWaiting(ctx context.Context) {
+	t.mu.Lock()
+	a := t.accepting
+	t.mu.Unlock()
+	if a == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(t.acceptFor, acceptTime))
+	defer cancel()
+	socket.Of(a.ln).Accepted(ctx)
 }
 
 // stopAccepting returns when no connection is added any longer.

@@ -109,6 +109,30 @@ func TestShutdownLetsConnectionsEnd(t *testing.T) {
 	}
 }
 
+// The kernel has told their clients that they are connected.
+func TestShutdownServesConnectionsThatWaitToBeAccepted(t *testing.T) {
+	w := newWorld(t, nil)
+	letters(w, 1)
+	g := w.listen(func(l *TCP) { l.MaxConnections, l.acceptFor = 1, time.Hour })
+	first, waiting := g.dial(t, "127.0.0.2"), g.dial(t, "127.0.0.3")
+	first.line()
+	ended := make(chan error, 1)
+	go func() { ended <- g.Shutdown(t.Context()) }()
+	select {
+	case err := <-ended:
+		t.Fatalf("Shutdown() = %v while a connection waits", err)
+	case <-time.After(50 * time.Millisecond): // if it were refused, it would be now
+	}
+	first.Close()
+	if got := waiting.line(); got != "postgres-00001-a" {
+		t.Errorf("the connection that waited heard %q, want its endpoint", got)
+	}
+	waiting.Close()
+	if err := <-ended; err != nil {
+		t.Errorf("Shutdown() = %v, want nil", err)
+	}
+}
+
 func TestShutdownResetsWhatIsLeft(t *testing.T) {
 	w := newWorld(t, nil)
 	letters(w, 1)
