@@ -121,6 +121,7 @@ func TestSessionsSurviveAFailoverInACluster(t *testing.T) {
 	})
 	killed.Kill()
 	eventually(t, "Lost", func() bool { return w.lost() > before })
+	cluster.Promote(t, killed)
 	eventually(t, "promotion of its replica", func() bool {
 		holder := cluster.Holder(asked, key)
 		return holder != nil && holder != killed

@@ -2,6 +2,7 @@ package redistest
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -13,14 +14,15 @@ type Cluster struct {
 	ids   []string
 }
 
-// StartCluster starts six servers and joins them to a cluster. Node i+3 is the replica of node i. Options are for all of them.
+// StartCluster starts six servers and joins them to a cluster. Node i+3 is the replica of node i, and is not promoted but by Promote: an
+// election may find no majority for minutes where servers have no processor. Options are for all of them.
 func StartCluster(t testing.TB, opts ...Option) *Cluster {
 	t.Helper()
 	c := &Cluster{}
 	for range 6 {
 		n := Start(t, append(opts[:len(opts):len(opts)], Config("cluster-enabled yes"), Config("cluster-node-timeout 5000"),
 			Config(fmt.Sprintf("cluster-port %d", freePort(t))), Config("cluster-require-full-coverage no"),
-			Config("cluster-replica-validity-factor 0"))...)
+			Config("cluster-replica-no-failover yes"))...)
 		c.Nodes = append(c.Nodes, n)
 		c.ids = append(c.ids, n.Do("CLUSTER", "MYID"))
 	}
@@ -34,7 +36,7 @@ func StartCluster(t testing.TB, opts ...Option) *Cluster {
 	}
 	for _, n := range c.Nodes {
 		Eventually(t, "a whole cluster", func() bool {
-			return strings.Contains(n.Do("CLUSTER", "INFO"), "cluster_state:ok") && strings.Count(n.Do("CLUSTER", "NODES"), "slave ") == 3
+			return strings.Contains(n.Do("CLUSTER", "INFO"), "cluster_state:ok") && strings.Count(n.Do("CLUSTER", "NODES"), "slave") == 3
 		})
 	}
 	for _, n := range c.Nodes[3:] {
@@ -86,6 +88,16 @@ func (c *Cluster) Holder(asked *Server, key string) *Server {
 		}
 	}
 	return nil
+}
+
+// Promote makes the replica of a node that began as a master, and is gone, the master in its place.
+func (c *Cluster) Promote(t testing.TB, gone *Server) {
+	t.Helper()
+	i := slices.Index(c.Nodes[:3], gone)
+	if i < 0 {
+		t.Fatalf("%s did not begin as a master", gone.Addr())
+	}
+	c.Nodes[i+3].Do("CLUSTER", "FAILOVER", "TAKEOVER")
 }
 
 // holds reports whether one of the ranges "first-last" includes slot.

@@ -32,6 +32,7 @@ func (s *Server) Try(args ...string) (string, error) {
 func command(ctx context.Context, addr, user, password string, c *tls.Config, args []string) (string, error) {
 	client, err := rueidis.NewClient(rueidis.ClientOption{
 		InitAddress: []string{addr}, Username: user, Password: password, TLSConfig: c, ForceSingleClient: true,
+		AlwaysRESP2:  true, // in RESP3 some texts have their format before them
 		DisableCache: true, DisableRetry: true, PipelineMultiplex: -1, ConnWriteTimeout: patience,
 		ClientSetInfo: rueidis.DisableClientSetInfo, Dialer: net.Dialer{Timeout: patience},
 	})
