@@ -78,6 +78,9 @@ func New(ctx context.Context, o Options) (http.Handler, error) {
 
 // counted wraps what serves a request in what bounds its time, tells the autoscaler of it and writes it down.
 func (o Options) counted(next http.Handler) (http.Handler, error) {
+	if o.Source != nil {
+		next = roomy{next}
+	}
 	next = handler.NewTimeoutHandler(next, "activator request timeout", timeouts, o.Log)
 	next = o.Reporter.Handler(next)
 	next = activatorhandler.NewTracingAttributeHandler(o.Traces, next)
