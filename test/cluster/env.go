@@ -76,7 +76,7 @@ func (e *Env) makeNamespace() {
 	}
 	e.Namespace = made.Name
 	e.t.Cleanup(e.end)
-	e.WaitFor(time.Minute, "the namespace's service account", func(ctx context.Context) error {
+	e.WaitFor(3*time.Minute, "the namespace's service account", func(ctx context.Context) error {
 		_, err := e.CoreV1().ServiceAccounts(e.Namespace).Get(ctx, "default", metav1.GetOptions{})
 		return err
 	})
@@ -84,7 +84,7 @@ func (e *Env) makeNamespace() {
 
 // end reports on a failed test and deletes its namespace. The deletion is not waited for.
 func (e *Env) end() {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(e.t.Context()), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(e.t.Context()), 2*time.Minute)
 	defer cancel()
 	if e.t.Failed() {
 		e.report(ctx)

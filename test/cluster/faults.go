@@ -20,10 +20,19 @@ import (
 	"github.com/limpet-project/limpet/test/cluster/plane"
 )
 
-// KillContainer ends the processes of a container at once, as a crash does. The kubelet starts the container again.
+// KillContainer ends the processes of a container at once, as a crash does, and returns when they are gone: on a busy machine a killed process
+// answers for a moment. The kubelet starts the container again.
 func (e *Env) KillContainer(pod, container string) {
 	e.t.Helper()
-	e.signal(pod, container, syscall.SIGKILL)
+	pids := e.signal(pod, container, syscall.SIGKILL)
+	e.WaitFor(time.Minute, "the end of the processes of "+pod, func(context.Context) error {
+		for _, pid := range pids {
+			if err := syscall.Kill(pid, 0); !errors.Is(err, syscall.ESRCH) {
+				return fmt.Errorf("process %d is there (%v)", pid, err)
+			}
+		}
+		return nil
+	})
 }
 
 // FreezeContainer stops the processes of a container where they are: connections stay open and nothing answers. It returns
@@ -126,7 +135,7 @@ func (e *Env) RestartAPIServer() {
 	if err := errors.Join(e.control.Kill(plane.APIServer), e.control.Start(plane.APIServer)); err != nil {
 		e.t.Fatal(err)
 	}
-	e.WaitFor(time.Minute, "the restarted API server", e.Ready)
+	e.WaitFor(3*time.Minute, "the restarted API server", e.Ready)
 }
 
 // CutPod drops every packet from and to a pod: nothing is refused, nothing answers. The kubelet's probes fail too. It returns what
@@ -185,7 +194,7 @@ func partitionRules(host, port string) [][]string {
 }
 
 func iptables(action string, rule []string) error {
-	args := append([]string{"-w", "10", "-t", "mangle", action}, rule...)
+	args := append([]string{"-w", "60", "-t", "mangle", action}, rule...)
 	if out, err := exec.Command("iptables", args...).CombinedOutput(); err != nil {
 		return fmt.Errorf("iptables %s: %w: %s", strings.Join(args, " "), err, out)
 	}

@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -67,8 +69,8 @@ func (e *Env) InstallActivator(o activator.Options) {
 	}
 }
 
-// InstallIngress installs the ingress for this test and those after it, or changes what is installed, and returns when it is ready.
-// The binary's [Needs] name the ingress.
+// InstallIngress installs the ingress for this test and those after it, or changes what is installed, and returns when it is ready
+// and its address takes connections. The binary's [Needs] name the ingress.
 func (e *Env) InstallIngress(o ingress.Options) {
 	e.t.Helper()
 	source, images, err := e.artifacts.ingressSource(e.t.Context())
@@ -82,6 +84,15 @@ func (e *Env) InstallIngress(o ingress.Options) {
 	if err := ingress.Install(e.t.Context(), e.Client, source, o); err != nil {
 		e.t.Fatalf("installing the ingress: %v", err)
 	}
+	address := net.JoinHostPort(e.IngressAddress(), "80")
+	e.WaitFor(2*time.Minute, "the cluster's proxy to lead to the ingress", func(ctx context.Context) error {
+		d := net.Dialer{Timeout: 5 * time.Second}
+		conn, err := d.DialContext(ctx, "tcp", address)
+		if err != nil {
+			return err
+		}
+		return conn.Close()
+	})
 }
 
 // activatorSource makes what an installation of the activator needs and loads the images.

@@ -44,7 +44,7 @@ func start(t *testing.T) *world {
 	t.Helper()
 	e := cluster.Start(t, cluster.Knative)
 	e.InstallIngress(ingress.Options{Replicas: 1, Redis: true}) // with a store the default is to remember sessions
-	e.InstallActivator(activator.Options{Replicas: 2, Redis: true, Set: map[string]string{"store.redis.timeout": "1s"}})
+	e.InstallActivator(activator.Options{Replicas: 2, Redis: true, Set: map[string]string{"store.redis.timeout": "5s"}})
 	pods, err := e.In(activator.Namespace).Pods(t.Context(), "app="+activator.Deployment)
 	if err != nil {
 		t.Fatal(err)
@@ -91,6 +91,15 @@ func (w *world) ask(n int, host, header, value string, revisions ...string) []de
 // askAt sends one request to an activator.
 func (w *world) askAt(activator int, host, header, value string, revisions ...string) demo.Answer {
 	w.t.Helper()
+	a, err := w.try(w.t.Context(), activator, host, header, value, revisions...)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return a
+}
+
+// try sends one request to an activator. An answer that no counter gave is an error.
+func (w *world) try(ctx context.Context, activator int, host, header, value string, revisions ...string) (demo.Answer, error) {
 	if w.clients[host] == nil {
 		for _, p := range w.activators {
 			c := &demo.Client{Address: net.JoinHostPort(p.Status.PodIP, "8012"), Host: host, Limit: 2 * time.Minute}
@@ -100,14 +109,11 @@ func (w *world) askAt(activator int, host, header, value string, revisions ...st
 	r := demo.Request{Header: map[string]string{
 		"Knative-Serving-Namespace": w.Namespace, "Knative-Serving-Revision": revisions[rand.IntN(len(revisions))], header: value,
 	}}
-	a, err := w.clients[host][activator].Ask(w.t.Context(), r)
+	a, err := w.clients[host][activator].Ask(ctx, r)
 	if err == nil {
 		err = a.OK()
 	}
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	return a
+	return a, err
 }
 
 // settle waits until both activators know the Route and its pods: they keep a session that nobody had asked for before. One that does not
@@ -115,11 +121,15 @@ func (w *world) askAt(activator int, host, header, value string, revisions ...st
 func (w *world) settle(revisions ...string) {
 	w.t.Helper()
 	n := 0
-	w.WaitFor(time.Minute, "activators that know the Route", func(context.Context) error {
+	w.WaitFor(3*time.Minute, "activators that know the Route", func(ctx context.Context) error {
 		n++
 		var answers []demo.Answer
 		for i := range 24 * len(w.activators) {
-			answers = append(answers, w.askAt(i%len(w.activators), w.host("demo"), "K-Session", fmt.Sprintf("settle-%d", n), revisions...))
+			a, err := w.try(ctx, i%len(w.activators), w.host("demo"), "K-Session", fmt.Sprintf("settle-%d", n), revisions...)
+			if err != nil {
+				return err
+			}
+			answers = append(answers, a)
 		}
 		if pods := demo.Pods(answers); len(pods) != 1 {
 			return fmt.Errorf("a session has %d pods", len(pods))

@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/retry"
 	"sigs.k8s.io/yaml"
 
 	"github.com/limpet-project/limpet/test/cluster/ingress"
@@ -141,16 +142,20 @@ const stock = "limpet.dev/stock-template"
 // replace makes the Deployment what the options say, from what Serving installed.
 func (s Source) replace(ctx context.Context, c *kube.Client, o Options) error {
 	deployments := c.AppsV1().Deployments(Namespace)
-	d, err := deployments.Get(ctx, Deployment, metav1.GetOptions{})
-	if err != nil {
+	err := retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		d, err := deployments.Get(ctx, Deployment, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		if err := restore(d); err != nil {
+			return err
+		}
+		replicas := int32(max(1, o.Replicas))
+		d.Spec.Replicas = &replicas
+		_, err = deployments.Update(ctx, d, metav1.UpdateOptions{})
 		return err
-	}
-	if err := restore(d); err != nil {
-		return err
-	}
-	replicas := int32(max(1, o.Replicas))
-	d.Spec.Replicas = &replicas
-	if d, err = deployments.Update(ctx, d, metav1.UpdateOptions{}); err != nil || o.Stock {
+	})
+	if err != nil || o.Stock {
 		return err
 	}
 	patch, err := s.patch(o)

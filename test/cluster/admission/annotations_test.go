@@ -82,7 +82,7 @@ func TestWhatWasWrongBeforeStaysUsable(t *testing.T) {
 	e := cluster.Start(t, cluster.Knative)
 	services := resource(t, e, "Service")
 	wrong := map[string]string{sessionHeader: "X User"}
-	e.WaitFor(time.Minute, "a wrong Service, which the policy of another test may refuse for a moment", func(ctx context.Context) error {
+	e.WaitFor(3*time.Minute, "a wrong Service, which the policy of another test may refuse for a moment", func(ctx context.Context) error {
 		_, err := services.Create(ctx, object("Service", "demo", wrong), metav1.CreateOptions{})
 		return err
 	})
@@ -127,7 +127,7 @@ func resource(t *testing.T, e *cluster.Env, kind string) dynamic.ResourceInterfa
 func waitForRoute(t *testing.T, e *cluster.Env, other string) *unstructured.Unstructured {
 	t.Helper()
 	var route *unstructured.Unstructured
-	e.WaitFor(time.Minute, "the Route", func(ctx context.Context) error {
+	e.WaitFor(3*time.Minute, "the Route", func(ctx context.Context) error {
 		r, err := e.Object(ctx, "serving.knative.dev/v1/Route", "demo")
 		if err == nil && string(r.GetUID()) == other {
 			err = errors.New("it is still the old one")
@@ -142,7 +142,7 @@ func waitForRoute(t *testing.T, e *cluster.Env, other string) *unstructured.Unst
 func TestTheExpressionsFitTheTypes(t *testing.T) {
 	e := cluster.Start(t, cluster.Knative)
 	installPolicy(t, e)
-	e.WaitFor(time.Minute, "the check of the policy's types", func(ctx context.Context) error {
+	e.WaitFor(3*time.Minute, "the check of the policy's types", func(ctx context.Context) error {
 		p, err := e.AdmissionregistrationV1().ValidatingAdmissionPolicies().Get(ctx, policyName, metav1.GetOptions{})
 		if err != nil {
 			return err

@@ -43,7 +43,7 @@ func installPolicy(t *testing.T, e *cluster.Env) {
 			t.Errorf("deleting the admission policy: %v", err)
 		}
 	})
-	e.WaitFor(time.Minute, "the admission policy", func(ctx context.Context) error {
+	e.WaitFor(3*time.Minute, "the admission policy", func(ctx context.Context) error {
 		err := try(ctx, e, object("Service", "probe", map[string]string{sessionHeader: ""}))
 		if !apierrors.IsInvalid(err) {
 			return errors.New("a Service with a wrong annotation is answered: " + answer(err))

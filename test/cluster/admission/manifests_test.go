@@ -54,7 +54,7 @@ func makeSystem(t *testing.T, e *cluster.Env) {
 			}
 		}
 	}
-	e.WaitFor(time.Minute, "the namespace's service account", func(ctx context.Context) error {
+	e.WaitFor(3*time.Minute, "the namespace's service account", func(ctx context.Context) error {
 		_, err := e.CoreV1().ServiceAccounts(system).Get(ctx, "default", metav1.GetOptions{})
 		return err
 	})

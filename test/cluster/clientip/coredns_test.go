@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -35,6 +36,7 @@ const (
 func TestClientsOfCoreDNSSpreadAsPredicted(t *testing.T) {
 	e := cluster.Start(t, cluster.Node)
 	scaleDNS(t, e)
+	keepFlows(t)
 	outside := dnsClientsNetns(t, e)
 	number := *seed
 	if number == 0 {
@@ -104,7 +106,25 @@ func scaleDNS(t *testing.T, e *cluster.Env) {
 			t.Errorf("asking for as many name servers as before: %v", err)
 		}
 	})
-	e.WaitFor(2*time.Minute, "the name servers", func(ctx context.Context) error { return e.Available(ctx, "kube-system", "coredns") })
+	e.WaitFor(3*time.Minute, "the name servers", func(ctx context.Context) error { return e.Available(ctx, "kube-system", "coredns") })
+}
+
+// keepFlows has the kernel know flows for longer than a run takes on a busy machine.
+func keepFlows(t *testing.T) {
+	t.Helper()
+	const file = "/proc/sys/net/netfilter/nf_conntrack_udp_timeout" // of the cluster's network namespace
+	before, err := os.ReadFile(file)
+	if err == nil {
+		err = os.WriteFile(file, []byte("180"), 0)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.WriteFile(file, before, 0); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // dnsService makes a Service of the name servers, with affinity or without, and returns its address when rules lead to all of them.
@@ -126,7 +146,7 @@ func dnsService(t *testing.T, e *cluster.Env, policy string) netip.AddrPort {
 			t.Error(err)
 		}
 	})
-	e.WaitFor(time.Minute, "rules of "+s.Name, func(ctx context.Context) error {
+	e.WaitFor(3*time.Minute, "rules of "+s.Name, func(ctx context.Context) error {
 		slices, err := e.DiscoveryV1().EndpointSlices("kube-system").List(ctx, metav1.ListOptions{
 			LabelSelector: discoveryv1.LabelServiceName + "=" + s.Name,
 		})
@@ -197,7 +217,7 @@ func resolve(client netip.Addr, server netip.AddrPort) error {
 	}
 	query = append(query, 0, 1, 0, 1) // an address, of the Internet
 	answer := make([]byte, 512)
-	for range 5 {
+	for range 15 {
 		if _, err := conn.Write(query); err != nil {
 			return err
 		}

@@ -183,8 +183,8 @@ func (w *world) checkSum(p port, n next) {
 }
 
 // checkOdds connects clients that were never seen and compares where they arrive with the odds that the explanation has for each of some of
-// them. The number of clients at an endpoint has a binomial distribution. It is further than five standard deviations from its mean once in 1.7
-// million draws, and a run of all tests makes 130.
+// them. The number of clients at an endpoint has a binomial distribution. It is further than six standard deviations from its mean once in 200
+// million draws at most, and a run of all tests makes 130.
 func (w *world) checkOdds(p port, by way, clients []netip.Addr) {
 	w.t.Helper()
 	if p.endpoints == 1 {
@@ -204,8 +204,8 @@ func (w *world) checkOdds(p port, by way, clients []netip.Addr) {
 	count := float64(len(clients))
 	for _, o := range first.Odds {
 		mean, deviation := count*o.Probability, math.Sqrt(count*o.Probability*(1-o.Probability))
-		if got := drawn[o.Endpoint.Addr()]; math.Abs(float64(got)-mean) > 5*deviation {
-			w.t.Errorf("%s drawn %d times by %.0f new clients of %s, want %.0f ± %.0f", o.Endpoint, got, count, p, mean, 5*deviation)
+		if got := drawn[o.Endpoint.Addr()]; math.Abs(float64(got)-mean) > 6*deviation {
+			w.t.Errorf("%s drawn %d times by %.0f new clients of %s, want %.0f ± %.0f", o.Endpoint, got, count, p, mean, 6*deviation)
 		}
 		delete(drawn, o.Endpoint.Addr())
 	}

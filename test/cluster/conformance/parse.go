@@ -1,5 +1,5 @@
-// Package conformance runs Knative's own conformance tests of ingresses, whole and unmodified, against Limpet's. It holds tests only,
-// and what reads their output.
+// Package conformance runs Knative's own conformance tests of ingresses, whole and unmodified, against Limpet's. The tests have times of
+// their own, so one that fails beside others is run once more, alone. It holds tests only, and what reads their output.
 package conformance
 
 import (

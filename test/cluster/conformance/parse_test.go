@@ -40,6 +40,9 @@ FAIL
 			t.Errorf("the log of headers/probe is %q, want %q in it", got[1].log, line)
 		}
 	}
+	if got, want := only("headers/probe"), "^TestIngressConformance$/^headers$/^probe$"; got != want {
+		t.Errorf("only() = %q, want %q", got, want)
+	}
 	if !strings.HasSuffix(tail, "FAIL") {
 		t.Errorf("parse() = %q, want the last lines", tail)
 	}

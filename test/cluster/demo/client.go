@@ -70,7 +70,7 @@ type Client struct {
 	Address string
 	// Host is the name that is asked for.
 	Host string
-	// Limit is how long an answer may take; 0 is a minute.
+	// Limit is how long an answer may take; 0 is two minutes.
 	Limit time.Duration
 	// Reuse keeps connections for later requests. Otherwise each request has its own, so that the cluster's proxy chooses a replica
 	// of the ingress for each.
@@ -82,7 +82,7 @@ type Client struct {
 
 func (c *Client) http() *http.Client {
 	c.once.Do(func() {
-		d := net.Dialer{Timeout: 10 * time.Second}
+		d := net.Dialer{Timeout: 30 * time.Second}
 		c.client = &http.Client{
 			Transport: &http.Transport{
 				DisableKeepAlives: !c.Reuse, DialContext: d.DialContext, MaxIdleConnsPerHost: 100, IdleConnTimeout: time.Minute,
@@ -97,7 +97,7 @@ func (c *Client) http() *http.Client {
 func (c *Client) Ask(ctx context.Context, r Request) (Answer, error) {
 	limit := c.Limit
 	if limit == 0 {
-		limit = time.Minute
+		limit = 2 * time.Minute
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()

@@ -42,7 +42,8 @@ type world struct {
 func start(t *testing.T) *world {
 	t.Helper()
 	e := cluster.Start(t, cluster.Knative)
-	e.InstallIngress(ingress.Options{Replicas: 2, Redis: true})
+	// The default is for machines that do not run clients, pods and a whole control plane on the same two processors.
+	e.InstallIngress(ingress.Options{Replicas: 2, Redis: true, Set: map[string]string{"store.redis.timeout": "5s"}})
 	return &world{Env: e, t: t, image: e.Image(counter), address: net.JoinHostPort(e.IngressAddress(), "80")}
 }
 
@@ -110,7 +111,7 @@ func sticks(answers []demo.Answer) error {
 func (w *world) eventually(c *demo.Client, n int, r demo.Request, what string, check func([]demo.Answer) error) []demo.Answer {
 	w.t.Helper()
 	var answers []demo.Answer
-	err := kube.Until(w.t.Context(), time.Minute, what, func(ctx context.Context) error {
+	err := kube.Until(w.t.Context(), 3*time.Minute, what, func(ctx context.Context) error {
 		var err error
 		if answers, err = c.Series(ctx, n, r); err != nil {
 			return err
@@ -121,6 +122,21 @@ func (w *world) eventually(c *demo.Client, n int, r demo.Request, what string, c
 		w.t.Fatal(err)
 	}
 	return answers
+}
+
+// known waits until both replicas of the ingress know the pods of a Service: they keep a session that nobody had asked for before. One that
+// does not know them has each of its requests at any of two pods at least: all of 50 are at one with a chance of 6e-7.
+func (w *world) known(c *demo.Client) {
+	w.t.Helper()
+	n := 0
+	w.WaitFor(3*time.Minute, "replicas of the ingress that know the pods", func(ctx context.Context) error {
+		n++
+		answers, err := c.Series(ctx, 50, session(fmt.Sprintf("settle-%d", n)))
+		if err != nil {
+			return err
+		}
+		return sticks(answers)
+	})
 }
 
 // by returns a check that one revision answered.
@@ -154,5 +170,5 @@ func split(first, second int) []demo.Target {
 
 // undoing returns a context for what is undone at the end of a test, when the test's own has ended.
 func undoing(t *testing.T) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(t.Context()), 30*time.Second)
+	return context.WithTimeout(context.WithoutCancel(t.Context()), 2*time.Minute)
 }

@@ -34,6 +34,7 @@ func TestSessionsAndFlowsStayWhereTheyAreWhileARolloutGoesOn(t *testing.T) {
 	}}
 	w.deploy(s)
 	c := w.client("demo")
+	w.known(c)
 	const users = 30
 	first := map[int]demo.Answer{}
 	for i := range users {
@@ -123,8 +124,9 @@ kind: DomainMapping
 metadata: {name: %[1]s}
 spec: {ref: {kind: Service, name: demo, apiVersion: serving.knative.dev/v1}}
 `, host, w.Namespace))
-	w.WaitForCondition("serving.knative.dev/v1beta1/DomainMapping", host, "Ready", 2*time.Minute)
+	w.WaitForCondition("serving.knative.dev/v1beta1/DomainMapping", host, "Ready", 3*time.Minute)
 	c := &demo.Client{Address: w.address, Host: host}
+	w.known(c)
 	if err := sticks(w.series(c, 12, session("alice"))); err != nil {
 		t.Errorf("a session by way of the DomainMapping: %v", err)
 	}
@@ -149,7 +151,7 @@ func TestNothingIsServedAtAHostThatNobodyHas(t *testing.T) {
 	w.deploy(demo.Service{Name: "demo", Pods: 1})
 	w.series(w.client("demo"), 1, demo.Request{})
 	w.deleteService("demo")
-	w.WaitFor(time.Minute, "the end of the host", func(ctx context.Context) error {
+	w.WaitFor(3*time.Minute, "the end of the host", func(ctx context.Context) error {
 		a, err := w.client("demo").Ask(ctx, demo.Request{})
 		if err == nil && a.Status != 404 {
 			err = fmt.Errorf("status %d: %s", a.Status, a.Body)

@@ -29,7 +29,7 @@ func TestTheClientOfStickyrevStaysOnTheRevisionOfItsFirstRequest(t *testing.T) {
 		w.WaitForCondition(serviceKind, "demo", "Ready", 3*time.Minute)
 	}
 	firsts := map[string]int{}
-	for range 20 {
+	for range 24 {
 		revisions := w.runStickyrev()
 		firsts[revisions[0]]++
 		for _, r := range revisions {
@@ -40,8 +40,8 @@ func TestTheClientOfStickyrevStaysOnTheRevisionOfItsFirstRequest(t *testing.T) {
 		}
 	}
 	t.Logf("first requests by revision: %v", firsts)
-	if len(firsts) != 2 { // a chance of 1 in 524,288
-		t.Errorf("20 first requests at 50/50 were processed by %v, want two revisions", firsts)
+	if len(firsts) != 2 { // a chance of 1 in 8 million
+		t.Errorf("24 first requests at 50/50 were processed by %v, want two revisions", firsts)
 	}
 }
 

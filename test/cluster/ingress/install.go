@@ -204,7 +204,10 @@ func SetKnative(ctx context.Context, c *kube.Client, name string, data map[strin
 	if err != nil {
 		return err
 	}
-	_, err = c.CoreV1().ConfigMaps("knative-serving").Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{})
+	err = kube.Again(func() error {
+		_, err := c.CoreV1().ConfigMaps("knative-serving").Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{})
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("configuring Knative: %w", err)
 	}

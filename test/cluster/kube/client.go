@@ -10,15 +10,18 @@ import (
 	"regexp"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/discovery/cached/memory"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/restmapper"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/util/retry"
 	"sigs.k8s.io/yaml"
 )
 
@@ -100,8 +103,20 @@ func (c *Client) apply(ctx context.Context, namespace string, o *unstructured.Un
 	if err != nil {
 		return err
 	}
-	_, err = resource.Apply(ctx, o.GetName(), o, metav1.ApplyOptions{FieldManager: "limpet", Force: true})
-	return err
+	return Again(func() error {
+		_, err := resource.Apply(ctx, o.GetName(), o, metav1.ApplyOptions{FieldManager: "limpet", Force: true})
+		return err
+	})
+}
+
+// Again calls f until the API server, its store and the webhooks that it asks had time for it, for half a minute: on a busy machine they may
+// have none. f is to do no harm where what it asked for was done all the same.
+func Again(f func() error) error {
+	busy := func(err error) bool {
+		return apierrors.IsInternalError(err) || apierrors.IsServerTimeout(err) || apierrors.IsTimeout(err) ||
+			apierrors.IsTooManyRequests(err) || apierrors.IsServiceUnavailable(err)
+	}
+	return retry.OnError(wait.Backoff{Duration: 100 * time.Millisecond, Factor: 2, Steps: 9}, busy, f)
 }
 
 // Resource returns the client of an object's kind, in the object's namespace or else the given one.

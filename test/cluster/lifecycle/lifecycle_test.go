@@ -10,13 +10,12 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/google/go-cmp/cmp"
 
 	"github.com/limpet-project/limpet/test/cluster"
 	"github.com/limpet-project/limpet/test/cluster/sandbox"
@@ -25,6 +24,9 @@ import (
 
 // keeperVariable makes this test binary a keeper of the tier that it names.
 const keeperVariable = "LIMPET_TEST_KEEPER"
+
+// patience is how long the end of a cluster may take on a slow or busy machine.
+const patience = 3 * time.Minute
 
 func TestMain(m *testing.M) {
 	cluster.Reexec()
@@ -97,7 +99,7 @@ func startKeeper(t *testing.T, tier cluster.Tier) *keeper {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { sandbox.Down(s, time.Minute) })
+	t.Cleanup(func() { sandbox.Down(s, patience) })
 	return &keeper{cmd, s}
 }
 
@@ -120,7 +122,7 @@ func TestTheControlTierIsUpWithinFiveSeconds(t *testing.T) {
 	}
 	const limit = 5 * time.Second
 	var times []time.Duration
-	for range 3 { // a busy machine may be slow once; a slow start is slow each time
+	for range 15 { // a busy machine may be slow for a minute; a slow start is slow each time
 		began := time.Now()
 		c, err := cluster.Keep(t.Context(), cluster.Options{Tier: cluster.Control})
 		if err != nil {
@@ -153,16 +155,15 @@ func TestDownLeavesTheMachineAsItWas(t *testing.T) {
 	}
 	before := observe(t)
 	k := startKeeper(t, cluster.Node)
-	k.kubectl(t, "wait", "--for=condition=Available", "deployment/coredns", "-n", "kube-system", "--timeout=60s")
-	during := observe(t)
-	if cmp.Equal(before.cgroups, during.cgroups) || cmp.Equal(before.processes, during.processes) {
+	k.kubectl(t, "wait", "--for=condition=Available", "deployment/coredns", "-n", "kube-system", "--timeout=180s")
+	if during := observe(t).of(k.slot); len(during.cgroups) == 0 || len(during.processes) == 0 {
 		t.Fatal("observe sees no cgroup or no process of a running cluster, so this test could not fail")
 	}
-	if err := sandbox.Down(k.slot, time.Minute); err != nil {
+	if err := sandbox.Down(k.slot, patience); err != nil {
 		t.Fatal(err)
 	}
 	k.cmd.Wait()
-	compare(t, before, observe(t))
+	compare(t, k.slot, before, observe(t))
 	if _, err := os.Stat(k.slot.State()); !os.IsNotExist(err) {
 		t.Errorf("the state folder of the slot is left (%v)", err)
 	}
@@ -176,25 +177,26 @@ func TestKillingTheKeeperLeavesNothing(t *testing.T) {
 	}
 	k.cmd.Wait()
 	// The keeper's death is told at once; the kernel ends the processes inside and their mounts a moment later.
-	lock, err := k.slot.TakeWithin(10 * time.Second)
+	lock, err := k.slot.TakeWithin(patience)
 	if err != nil {
 		t.Fatal(err)
 	}
 	lock.Release()
-	deadline := time.Now().Add(30 * time.Second)
-	for len(cmp.Diff(before.processes, observe(t).processes)) > 0 && time.Now().Before(deadline) {
+	running := func() (all []string) {
+		left := observe(t).of(k.slot)
+		return append(left.processes, slices.DeleteFunc(left.cgroups, func(dir string) bool { return empty(t, dir) })...)
+	}
+	deadline := time.Now().Add(patience)
+	for len(running()) > 0 && time.Now().Before(deadline) {
 		time.Sleep(20 * time.Millisecond) // waits for a condition of the kernel, which nothing announces
 	}
-	after := observe(t)
-	for dir := range after.cgroups {
-		if !before.cgroups[dir] && !empty(t, dir) {
-			t.Errorf("cgroup %s has processes", dir)
-		}
+	if left := running(); len(left) > 0 {
+		t.Errorf("processes, or cgroups with processes, are left: %q", left)
 	}
-	if err := sandbox.Down(k.slot, time.Minute); err != nil { // removes the empty cgroups
+	if err := sandbox.Down(k.slot, patience); err != nil { // removes the empty cgroups
 		t.Fatal(err)
 	}
-	compare(t, before, observe(t))
+	compare(t, k.slot, before, observe(t))
 }
 
 func TestTwoSlotsRunAtOnce(t *testing.T) {
@@ -220,7 +222,7 @@ func TestTwoSlotsRunAtOnce(t *testing.T) {
 	if got := one.kubectl(t, "get", "namespaces", "-o", "name"); strings.Contains(got, fmt.Sprintf("only-in-%d", two.slot.Number)) {
 		t.Errorf("slot %d sees a namespace of slot %d: %s", one.slot.Number, two.slot.Number, got)
 	}
-	if err := sandbox.Down(one.slot, time.Minute); err != nil {
+	if err := sandbox.Down(one.slot, patience); err != nil {
 		t.Fatal(err)
 	}
 	if got := two.kubectl(t, "get", "--raw", "/readyz"); got != "ok" {
@@ -237,13 +239,22 @@ func TestASlotIsTakenOnce(t *testing.T) {
 }
 
 func TestAFailedStartSaysWhyAndLeavesNothing(t *testing.T) {
+	a, err := cluster.NewArtifacts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, lock, err := slot.TakeFree(a.Dir(), 50) // where clusters that look for a place find one before
+	if err != nil {
+		t.Fatal(err)
+	}
+	lock.Release()
 	before := observe(t)
 	ctx, cancel := context.WithCancel(t.Context())
-	_, err := cluster.Keep(ctx, cluster.Options{Tier: cluster.Control, Progress: cancelAfterFirst{cancel}})
+	_, err = cluster.Keep(ctx, cluster.Options{Tier: cluster.Control, Slot: &s.Number, Progress: cancelAfterFirst{cancel}})
 	if err == nil || !strings.Contains(err.Error(), context.Canceled.Error()) {
 		t.Errorf("Keep with a cancelled context = %v, want that it was cancelled", err)
 	}
-	compare(t, before, observe(t))
+	compare(t, s, before, observe(t))
 }
 
 // cancelAfterFirst cancels when the first progress is written.

@@ -110,6 +110,9 @@ func (b *booter) control(ctx context.Context, imported chan<- error) error {
 }
 
 func (b *booter) node(ctx context.Context, imported <-chan error) error {
+	if err := b.until(ctx, "containerd ready", answers); err != nil { // the kubelet ends where it finds none
+		return err
+	}
 	if err := b.run(Kubelet, Proxy); err != nil {
 		return err
 	}
@@ -152,17 +155,19 @@ func (b *booter) applyFile(ctx context.Context, path string) error {
 
 // load imports the images that the node begins with.
 func (b *booter) load(ctx context.Context) error {
-	err := b.until(ctx, "containerd ready", func(context.Context) error {
-		c, err := net.Dial("unix", socket)
-		if err != nil {
-			return err
-		}
-		return c.Close()
-	})
-	if err != nil {
+	if err := kube.Until(ctx, patience, "containerd", answers); err != nil {
 		return err
 	}
 	return Import(ctx, append(b.Images, b.Later...)...)
+}
+
+// answers returns nil if containerd takes connections.
+func answers(context.Context) error {
+	c, err := net.Dial("unix", socket)
+	if err != nil {
+		return err
+	}
+	return c.Close()
 }
 
 // Import loads images into the node's containerd. It runs inside.

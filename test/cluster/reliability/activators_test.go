@@ -65,6 +65,7 @@ func (c cell) run(t *testing.T) {
 	// Where everything stands still for a second, as a machine with two processors does now and then, activators know of an outage of the store
 	// that this test does not. A Redis that is gone refuses connections at once.
 	e.InstallActivator(activator.Options{Replicas: c.activators, Redis: true, Set: map[string]string{"store.redis.timeout": "5s"}})
+	shortenDrain(t, e)
 	traces, url := collect(t, e.Node())
 	trace(e, t, url)
 	deploy(e, demo.Service{
@@ -77,12 +78,18 @@ func (c cell) run(t *testing.T) {
 	l := &load{
 		way: f, method: http.MethodPost, host: "demo." + e.Namespace + "." + ingress.Domain, // nothing repeats a POST
 		record: d.record, workers: c.workers, sharing: 2, series: 16, life: 4, rest: c.rest,
+		dial: 2 * time.Second, // then it goes to another activator, where nothing answers for one that is gone
 	}
-	d.shortenDrain()
 	d.begin()
 	f.awaitRoute(l)
 	k := &killer{driver: d}
-	d.during(l, f.watch, func(ctx context.Context) {
+	watch := func(ctx context.Context) error {
+		var wg sync.WaitGroup
+		wg.Go(func() { k.watch(ctx) })
+		defer wg.Wait()
+		return f.watch(ctx)
+	}
+	d.during(l, watch, func(ctx context.Context) {
 		d.round(c.deeds(d, k))
 		d.WaitFor(10*time.Minute, fmt.Sprintf("%d requests", enough), func(context.Context) error { return d.record.has(enough) })
 	})
@@ -143,7 +150,8 @@ func tells(p *corev1.Pod, url string) bool {
 	})
 }
 
-// judgeQueues checks that queue-proxy's queue stayed empty but for a second after the kill, by what it says of every request.
+// judgeQueues checks that queue-proxy's queue stayed empty but for a second after the kill, and after a time in which the machine stood still,
+// by what it says of every request.
 func (c cell) judgeQueues(t *testing.T, d *driver, k *killer, traces *collector) {
 	if c.limit == 0 {
 		return // it has no queue
@@ -155,7 +163,7 @@ func (c cell) judgeQueues(t *testing.T, d *driver, k *killer, traces *collector)
 		}
 	}
 	var pods map[string][]stay
-	d.WaitFor(time.Minute, "the traces of all requests", func(context.Context) error {
+	d.WaitFor(3*time.Minute, "the traces of all requests", func(context.Context) error {
 		n := 0
 		pods = stays(traces.all())
 		for _, all := range pods {
@@ -169,7 +177,7 @@ func (c cell) judgeQueues(t *testing.T, d *driver, k *killer, traces *collector)
 	held, most := full(pods, c.limit)
 	later := slices.DeleteFunc(slices.Clone(held), k.near)
 	depth, longest := deepest(held)
-	t.Logf("%d requests traced, at most %d in a container; queued %d, %d at once, the longest for %v; %d of them later than a second after a kill or a freeze",
+	t.Logf("%d requests traced, at most %d in a container; queued %d, %d at once, the longest for %v; %d of them later than a second after a kill, a freeze or a standstill",
 		answered, most, len(held), depth, longest, len(later))
 	for _, q := range later[:min(len(later), 20)] {
 		t.Logf("%7.3fs queued at %v", q.from.Sub(d.record.began).Seconds(), q)
@@ -204,14 +212,12 @@ type fleet struct {
 
 var _ way = (*fleet)(nil)
 
-// watch follows who is ready until ctx ends.
+// watch follows who is ready until ctx ends. While the API server has no answer, those are that were.
 func (f *fleet) watch(ctx context.Context) error {
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		if err := f.look(ctx); err != nil && ctx.Err() == nil {
-			return err
-		}
+		f.look(ctx) // awaitRoute has seen that it can be asked
 		select {
 		case <-ctx.Done():
 			return nil
@@ -237,7 +243,9 @@ func (f *fleet) look(ctx context.Context) error {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.ready = ready
+	if len(ready) > 0 { // where none is, as on a machine that stood still, an ingress tries those that were
+		f.ready = ready
+	}
 	return nil
 }
 
@@ -254,12 +262,23 @@ func (f *fleet) enter(o *observation, h http.Header) string {
 	return net.JoinHostPort(o.Gateway, "8012")
 }
 
-// again implements way: an activator without connection is left out until it is seen ready again.
+// again implements way: an activator without connection is left out until it is seen ready again. The last one is asked again a moment later.
 func (f *fleet) again(o *observation) bool {
+	if !f.leaveOut(o.Gateway) {
+		time.Sleep(50 * time.Millisecond)
+	}
+	return true
+}
+
+// leaveOut takes an activator out of those that are asked, and reports whether another one is left.
+func (f *fleet) leaveOut(gateway string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.ready = slices.DeleteFunc(f.ready, func(address string) bool { return address == o.Gateway })
-	return len(f.ready) > 0
+	others := slices.DeleteFunc(slices.Clone(f.ready), func(address string) bool { return address == gateway })
+	if len(others) > 0 {
+		f.ready = others
+	}
+	return len(others) > 0
 }
 
 // left implements way.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"net"
 	"os"
 	"slices"
 	"strconv"
@@ -92,22 +93,23 @@ func (d *driver) round(deeds map[string]func()) {
 // drain is how long a pod that ends keeps its sessions in this test. Knative lets it live longer.
 const drain = 3 * time.Second
 
-// shortenDrain sets the drain's time for the test.
-func (d *driver) shortenDrain() {
+// shortenDrain sets the drain's time for the test. It is called before what takes a while, in which all gateways hear of it.
+func shortenDrain(t *testing.T, e *cluster.Env) {
+	t.Helper()
 	set := func(value any) error {
 		text, err := json.Marshal(map[string]any{"data": map[string]any{"drain-timeout": value}})
 		if err == nil {
-			_, err = d.CoreV1().ConfigMaps(ingress.Namespace).Patch(context.WithoutCancel(d.t.Context()), "config-limpet",
+			_, err = e.CoreV1().ConfigMaps(ingress.Namespace).Patch(context.WithoutCancel(t.Context()), "config-limpet",
 				types.MergePatchType, text, metav1.PatchOptions{})
 		}
 		return err
 	}
 	if err := set(drain.String()); err != nil {
-		d.t.Fatal(err)
+		t.Fatal(err)
 	}
-	d.t.Cleanup(func() {
+	t.Cleanup(func() {
 		if err := set(nil); err != nil {
-			d.t.Error(err)
+			t.Error(err)
 		}
 	})
 }
@@ -207,7 +209,10 @@ func (d *driver) patch(kind, name string, patch map[string]any) {
 	}
 	resource, err := d.Resource(d.Namespace, o)
 	if err == nil {
-		_, err = resource.Patch(d.t.Context(), name, types.MergePatchType, text, metav1.PatchOptions{})
+		err = kube.Again(func() error {
+			_, err := resource.Patch(d.t.Context(), name, types.MergePatchType, text, metav1.PatchOptions{})
+			return err
+		})
 	}
 	if err != nil {
 		d.t.Fatalf("patching %s %s: %v", kind, name, err)
@@ -221,7 +226,7 @@ func (d *driver) weigh() {
 	d.patch("serving.knative.dev/v1/Service", "demo", map[string]any{"spec": map[string]any{"traffic": []map[string]any{
 		{"revisionName": revisions[0], "percent": first}, {"revisionName": revisions[1], "percent": 100 - first},
 	}}})
-	d.WaitForCondition("serving.knative.dev/v1/Service", "demo", "Ready", time.Minute)
+	d.WaitForCondition("serving.knative.dev/v1/Service", "demo", "Ready", 3*time.Minute)
 	for i, w := range []int{first, 100 - first} {
 		d.record.did(event{From: from, To: d.record.clock(), Kind: weighted, Revision: revisions[i], Weight: w})
 	}
@@ -299,6 +304,7 @@ func (d *driver) restartRedis() {
 	if err != nil || len(pods) != 1 {
 		d.t.Fatalf("Redis has %d pods (%v), want one", len(pods), err)
 	}
+	address := net.JoinHostPort(d.ServiceAddress(ingress.Namespace, ingress.Redis), "6379")
 	from := d.record.clock()
 	d.record.did(event{From: from, To: from, Kind: storeLost})
 	in.KillContainer(pods[0].Name, pods[0].Spec.Containers[0].Name)
@@ -312,7 +318,10 @@ func (d *driver) restartRedis() {
 		if err != nil || len(now) != 1 || now[0].UID == pods[0].UID {
 			return fmt.Errorf("%d pods of it are there, the old one included (%v)", len(now), err)
 		}
-		return in.PodReady(ctx, now[0].Name)
+		if err := in.PodReady(ctx, now[0].Name); err != nil {
+			return err
+		}
+		return connect(ctx, address, 5*time.Second) // the cluster's proxy leads there a moment later
 	})
 	d.record.did(event{From: from, To: d.record.clock(), Kind: storeRecovered, Emptied: true})
 	d.quiet = time.Now().Add(allow.Settle + time.Second)

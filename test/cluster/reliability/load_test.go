@@ -24,6 +24,7 @@ type load struct {
 	series  int // per worker
 	life    int // of a series in requests, after which a new one takes its place; 0 is for ever
 	rest    time.Duration
+	dial    time.Duration // that a connection may take
 }
 
 // A way is how requests get in. Its methods are called by many goroutines.
@@ -47,8 +48,7 @@ func (l *load) run(ctx context.Context) {
 
 // client returns one that makes a connection for each request, or keeps them.
 func (l *load) client(keep bool) *http.Client {
-	var d net.Dialer
-	d.Timeout = 2 * time.Second
+	d := net.Dialer{Timeout: l.dial}
 	return &http.Client{Transport: &http.Transport{DialContext: d.DialContext, DisableKeepAlives: !keep}}
 }
 
@@ -88,7 +88,7 @@ func (l *load) name(worker, n int) string {
 
 // ask sends a request and notes what came of it. It is not cut short by the end of the run.
 func (l *load) ask(client *http.Client, header http.Header, o *observation) {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	for {
 		connected := l.send(ctx, client, header, o)

@@ -25,6 +25,7 @@ const (
 )
 
 // The drain counts from when a pod ends, which the log knows only to have been between From and To; so Reload holds the drain too.
+// Settle holds the time that a call to the store may take that is lost.
 var allow = allowances{
 	Reload: drain + 3*time.Second, Detect: 3 * time.Second, Recover: 5 * time.Second, Settle: 6 * time.Second, Cache: 500 * time.Millisecond,
 }
@@ -52,16 +53,17 @@ func length(t *testing.T) time.Duration {
 
 func TestNoRequestFailsAndNoSessionStraysWhateverIsRestarted(t *testing.T) {
 	e := cluster.Start(t, cluster.Knative)
-	// The default of 50ms is for machines that do not run clients, pods and a whole control plane on the same two processors.
-	e.InstallIngress(ingress.Options{Replicas: 2, Redis: true, Set: map[string]string{"store.redis.timeout": "1s"}})
+	// The default is for machines that do not run clients, pods and a whole control plane on the same two processors.
+	e.InstallIngress(ingress.Options{Replicas: 2, Redis: true, Set: map[string]string{"store.redis.timeout": "5s"}})
+	shortenDrain(t, e)
 	deploy(e, demo.Service{})
 	d := newDriver(t, e, ingress.Namespace, "app="+ingress.Deployment)
 	g := &gateways{service: e.IngressAddress()}
 	l := &load{
 		way: g, method: http.MethodGet, host: "demo." + e.Namespace + "." + ingress.Domain,
 		record: d.record, workers: 12, series: 12, rest: 50 * time.Millisecond,
+		dial: 15 * time.Second, // a connection that fails is a fault, so this is longer than a client may stand still itself
 	}
-	d.shortenDrain()
 	d.begin()
 	d.during(l, g.watch, func(ctx context.Context) { d.run(ctx, length(t)) })
 	verdict(t, e, d)

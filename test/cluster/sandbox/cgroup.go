@@ -86,7 +86,7 @@ func makeCgroups(s slot.Slot) error {
 
 // removeCgroups removes the slot's cgroups. Their processes have been killed, but the kernel may take a moment to forget them.
 func removeCgroups(s slot.Slot) error {
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for _, dir := range hierarchies() {
 		own := filepath.Join(dir, s.Cgroup())
 		for {

@@ -27,7 +27,7 @@ func NewControl(s slot.Slot) *Control {
 		var d net.Dialer
 		return d.DialContext(ctx, "unix", s.State(controlSocket))
 	}
-	return &Control{http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}, Timeout: 3 * grace}}
+	return &Control{http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}, Timeout: 12 * grace}}
 }
 
 // Components returns the state of all components.

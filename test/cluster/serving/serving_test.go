@@ -97,7 +97,7 @@ func applyConfig(t *testing.T, e *cluster.Env) {
 		}
 		e.Apply(string(text))
 	}
-	e.WaitFor(time.Minute, "the service account of "+namespace, func(ctx context.Context) error {
+	e.WaitFor(3*time.Minute, "the service account of "+namespace, func(ctx context.Context) error {
 		_, err := e.CoreV1().ServiceAccounts(namespace).Get(ctx, "default", metav1.GetOptions{})
 		return err
 	})

@@ -90,7 +90,7 @@ func incr(ctx context.Context, limit time.Duration, address string, header http.
 	return answer{h.Get("Counter-Name"), h.Get("Counter-Count"), h.Get("Counter-Instance")}, nil
 }
 
-// answers returns nil if a counter answers at an address.
+// answers returns nil if a counter answers at an address at once, for those who ask again.
 func answers(ctx context.Context, address string) error {
 	_, err := incr(ctx, 2*time.Second, address, nil)
 	return err

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
@@ -55,5 +54,5 @@ spec:
 
 func waitForPod(t *testing.T, e *cluster.Env, name string) {
 	t.Helper()
-	e.WaitFor(time.Minute, "pod "+name, func(ctx context.Context) error { return e.PodReady(ctx, name) })
+	e.WaitFor(patience, "pod "+name, func(ctx context.Context) error { return e.PodReady(ctx, name) })
 }

@@ -29,8 +29,9 @@ func TestTheActivatorSplitsASessionOverThreePodsWhichScaleToZeroAndWake(t *testi
 
 	const requests = 60
 	counts := map[string]int{}
-	for range requests {
-		got, err := incr(t.Context(), 30*time.Second, activator, header)
+	ask := func(ctx context.Context) string {
+		t.Helper()
+		got, err := incr(ctx, patience, activator, header)
 		if err != nil {
 			t.Fatalf("request through the activator: %v", err)
 		}
@@ -38,10 +39,21 @@ func TestTheActivatorSplitsASessionOverThreePodsWhichScaleToZeroAndWake(t *testi
 		if want := strconv.Itoa(counts[got.name]); got.count != want {
 			t.Errorf("pod %s counts %s, want %s: it alone sees its requests", got.name, got.count, want)
 		}
+		return got.name
+	}
+	e.WaitFor(patience, "an activator that knows three pods", func(ctx context.Context) error {
+		if ask(ctx); len(counts) < 3 {
+			return fmt.Errorf("the pods that answered are %v", counts)
+		}
+		return nil
+	})
+	reached := map[string]int{}
+	for range requests {
+		reached[ask(t.Context())]++
 	}
 	// Each request picks the better of two random pods, so a pod that gets none of 60 is a chance of (1/3)^60 at most.
-	if len(counts) != 3 {
-		t.Errorf("%d requests of one session reached %d pods (%v), want 3: there is no affinity yet", requests, len(counts), counts)
+	if len(reached) != 3 {
+		t.Errorf("%d requests of one session reached %d pods (%v), want 3: there is no affinity yet", requests, len(reached), reached)
 	}
 	t.Logf("counts by pod: %v", counts)
 
@@ -58,7 +70,7 @@ func TestTheActivatorSplitsASessionOverThreePodsWhichScaleToZeroAndWake(t *testi
 	t.Logf("scaled to zero in %v", time.Since(began).Round(time.Millisecond))
 
 	began = time.Now()
-	got, err := incr(t.Context(), time.Minute, activator, header)
+	got, err := incr(t.Context(), patience, activator, header)
 	if err != nil {
 		t.Fatalf("request that wakes the revision: %v", err)
 	}

@@ -151,8 +151,8 @@ func (st *step) settled(n int, r demo.Request, what string, check func([]demo.An
 	}
 }
 
-// settle is how long a change may take to reach every replica of the ingress.
-const settle = 10 * time.Second
+// settle is how long a change may take to reach every replica of the ingress on a busy machine.
+const settle = time.Minute
 
 func pause(ctx context.Context, d time.Duration) {
 	select {

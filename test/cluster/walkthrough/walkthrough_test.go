@@ -26,10 +26,13 @@ func TestMain(m *testing.M) {
 	os.Exit(cluster.MainWith(m, cluster.Needs{Tier: cluster.Knative, Images: []string{counter}, Ingress: true, Activator: true}))
 }
 
+// patient is for machines that run clients, pods and a whole control plane on the same two processors.
+var patient = map[string]string{"store.redis.timeout": "5s"}
+
 func TestTheIngress(t *testing.T) {
 	e := cluster.Start(t, cluster.Knative)
 	e.InstallActivator(activator.Options{Stock: true})
-	e.InstallIngress(ingress.Options{Replicas: 2, Redis: true})
+	e.InstallIngress(ingress.Options{Replicas: 2, Redis: true, Set: patient})
 	s := newShow(t, e)
 	s.say("The ingress keeps sessions: two replicas, which share their bindings in Redis. Every request below is a connection of its own,")
 	s.say("so Kubernetes gives each to one or the other.")
@@ -38,7 +41,7 @@ func TestTheIngress(t *testing.T) {
 
 func TestTheActivator(t *testing.T) {
 	e := cluster.Start(t, cluster.Knative)
-	e.InstallActivator(activator.Options{Replicas: 2, Redis: true})
+	e.InstallActivator(activator.Options{Replicas: 2, Redis: true, Set: patient})
 	e.InstallIngress(ingress.Options{Replicas: 2, Redis: true, Plain: true})
 	s := newShow(t, e)
 	s.template = map[string]string{"autoscaling.knative.dev/target-burst-capacity": "-1"}
