@@ -52,6 +52,9 @@ var (
 // startTimeout bounds the start of one process.
 const startTimeout = 30 * time.Second
 
+// askTimeout bounds one question to a gateway: another program that took its port may never answer.
+const askTimeout = 5 * time.Second
+
 func newWorld(dir, redis string) (*world, error) {
 	w := &world{dir: dir, weights: map[string]int{"demo-00001": 50, "demo-00002": 50}, removed: map[string]bool{}}
 	if redis == "" {
@@ -130,11 +133,25 @@ func announced(ctx context.Context, out *lineWatch, prefix string) (string, erro
 	}
 }
 
+// startGateway starts the i-th gateway, on other ports if it ends at once: another program may take one between its choice and its use.
 func (w *world) startGateway(ctx context.Context, i int) error {
 	g := &demoGateway{config: filepath.Join(w.dir, fmt.Sprintf("gateway-%d.yaml", i+1))}
 	if i == 0 {
 		g.address, g.admin = w.address, w.admin
 	}
+	w.gateways = append(w.gateways, g)
+	w.clients = append(w.clients, &http.Client{Timeout: 10 * time.Second})
+	var err error
+	for range 3 {
+		if err = w.tryGateway(ctx, i, g); !errors.Is(err, errEnded) {
+			return err
+		}
+		g.address, g.admin = "", ""
+	}
+	return err
+}
+
+func (w *world) tryGateway(ctx context.Context, i int, g *demoGateway) error {
 	for _, address := range []*string{&g.address, &g.admin} {
 		if *address != "" {
 			continue
@@ -144,8 +161,6 @@ func (w *world) startGateway(ctx context.Context, i int) error {
 			return err
 		}
 	}
-	w.gateways = append(w.gateways, g)
-	w.clients = append(w.clients, &http.Client{Timeout: 10 * time.Second})
 	if err := w.configure(g); err != nil {
 		return err
 	}
@@ -156,6 +171,9 @@ func (w *world) startGateway(ctx context.Context, i int) error {
 	return g.await(ctx, "/readyz", func(status int, _ []byte) bool { return status == http.StatusOK })
 }
 
+// errEnded says that a gateway ended where it was to serve.
+var errEnded = errors.New("it ended; see its log")
+
 // await polls a path of the admin API until it is as wanted.
 func (g *demoGateway) await(ctx context.Context, path string, wanted func(status int, body []byte) bool) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
@@ -163,14 +181,17 @@ func (g *demoGateway) await(ctx context.Context, path string, wanted func(status
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		if status, body, err := get(ctx, "http://"+g.admin+path); err == nil && wanted(status, body) {
+		asked, done := context.WithTimeout(ctx, askTimeout)
+		status, body, err := get(asked, "http://"+g.admin+path)
+		done()
+		if err == nil && wanted(status, body) {
 			return nil
 		}
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("waiting for %s of the gateway: %w", path, ctx.Err())
 		case <-g.ended:
-			return errors.New("it ended; see its log")
+			return errEnded
 		case <-tick.C:
 		}
 	}
@@ -258,7 +279,7 @@ func (w *world) configureStore(b *strings.Builder) error {
 		}
 	}
 	fmt.Fprintf(b, "secrets:\n  digestFile: %s\n  tokenKeysFile: %s\nstore:\n  redis:\n    addresses: [%q]\n", digest, tokens, w.redis.Host)
-	fmt.Fprintf(b, "    prefix: %q\n    timeout: 200ms\n", "limpet-demo-"+strconv.Itoa(os.Getpid())+":")
+	fmt.Fprintf(b, "    prefix: %q\n    timeout: 1s\n", "limpet-demo-"+strconv.Itoa(os.Getpid())+":")
 	if db := strings.Trim(w.redis.Path, "/"); db != "" {
 		fmt.Fprintf(b, "    database: %s\n", db)
 	}
