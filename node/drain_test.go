@@ -47,7 +47,7 @@ func keepAlive(address string, pause time.Duration, served *atomic.Int64) error 
 }
 
 func TestNoRequestOnAKeptAliveConnectionIsLostWhenANodeIsStopped(t *testing.T) {
-	g := nodetest.Start(t, strings.Replace(twoSides, "admin:", "shutdown: {delay: 300ms}\nadmin:", 1),
+	g := nodetest.Start(t, strings.Replace(twoSides, "admin:", "shutdown: {delay: 3s}\nadmin:", 1),
 		node.Options{Source: cluster{upstreams: nodetest.StartUpstreams(t)}})
 	if err := g.Gateway().Swap(routes("demo.example.com")); err != nil {
 		t.Fatal(err)

@@ -145,10 +145,12 @@ func (p *pair) load(t *testing.T, during func()) {
 			}
 		})
 	}
+	defer func() { // also when during fails the test
+		stop.Store(true)
+		workers.Wait()
+		t.Logf("%d requests", requests.Load())
+	}()
 	during()
-	stop.Store(true)
-	workers.Wait()
-	t.Logf("%d requests", requests.Load())
 }
 
 // expectHome checks every session through both gateways.

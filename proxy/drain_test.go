@@ -202,6 +202,7 @@ func TestShutdownAnswersARequestThatIsArrivingAndClosesWhatRests(t *testing.T) {
 		}
 	}
 	write(arriving, "GET / HTT")
+	eventually(t, "all are accepted", func() bool { return len(s.listener.conns.all()) == 3 })
 	begin := time.Now()
 	down := make(chan error, 1)
 	go func() { down <- s.listener.Shutdown(context.Background()) }()

@@ -3,12 +3,14 @@ package proxy
 import (
 	"bufio"
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -89,7 +91,8 @@ func TestASlowHeadIsCutOff(t *testing.T) {
 		}
 		io.WriteString(c, begin)
 		c.SetReadDeadline(time.Now().Add(patience))
-		if _, err := io.ReadAll(c); err != nil {
+		// What comes when the time is over, on a machine that stands still, makes the end of the connection a reset.
+		if _, err := io.ReadAll(c); err != nil && !errors.Is(err, syscall.ECONNRESET) {
 			t.Errorf("after %q: ReadAll() = %v, want the connection closed", begin, err)
 		}
 		c.Close()

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -184,9 +185,15 @@ func TestLoadingServersAreUnavailable(t *testing.T) {
 	server.Do("DEBUG", "POPULATE", "20000")
 	server.Do("CONFIG", "SET", "key-load-delay", "200")
 	server.Do("CONFIG", "SET", "loading-process-events-interval-bytes", "1024")
+	var seen atomic.Bool
 	done := make(chan struct{})
-	go func() { defer close(done); _, _ = server.Try("DEBUG", "RELOAD") }()
-	defer func() { <-done }()
+	go func() {
+		defer close(done)
+		for !seen.Load() { // a test that stands still may miss one
+			_, _ = server.Try("DEBUG", "RELOAD")
+		}
+	}()
+	defer func() { seen.Store(true); <-done }()
 	eventually(t, "LOADING", func() bool {
 		_, err := s.Get(t.Context(), session(1))
 		if err != nil && !errors.Is(err, binding.ErrUnavailable) {
@@ -194,6 +201,7 @@ func TestLoadingServersAreUnavailable(t *testing.T) {
 		}
 		return err != nil && strings.Contains(err.Error(), "LOADING")
 	})
+	seen.Store(true)
 	eventually(t, "end of loading", func() bool { return s.Ping(t.Context()) == nil })
 }
 

@@ -45,7 +45,7 @@ func disconnected(t *testing.T, server *redistest.Server, edits ...func(*redis.O
 }
 
 // patience bounds the wait for something that must happen; it is only used up by code that is wrong.
-const patience = time.Minute
+const patience = 3 * time.Minute
 
 func eventually(t *testing.T, what string, done func() bool) {
 	t.Helper()

@@ -26,7 +26,7 @@ type Options struct {
 	New func(t *testing.T) binding.Store
 	// Pair returns two gateways' views of one store. Nil skips the tests that need two.
 	Pair func(t *testing.T) (a, b binding.Store)
-	// Advance moves the time of every store of New and Pair. Nil is real time: the suite then uses lives of about a second,
+	// Advance moves the time of every store of New and Pair. Nil is real time: the suite then uses lives of some seconds,
 	// waits for them to end and runs those tests in parallel.
 	Advance func(d time.Duration)
 }

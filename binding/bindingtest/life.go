@@ -20,7 +20,7 @@ func (s *suite) slow(t *testing.T) *subject {
 // brief is the shortest life that this suite can wait for.
 func (s *suite) brief() binding.Life {
 	if s.Advance == nil {
-		return binding.Life{Idle: 2 * time.Second} // what has to happen before its end does on a machine that stands still for a while too
+		return binding.Life{Idle: 4 * time.Second} // what has to happen before its end does on a machine that stands still for a while too
 	}
 	return binding.Life{Idle: 10 * time.Minute}
 }

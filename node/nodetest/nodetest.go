@@ -170,7 +170,7 @@ func Fetch(url string) string {
 // Eventually waits for a condition, and fails the test after a time that no healthy machine needs.
 func Eventually(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	for !done() {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited in vain until %s", what)

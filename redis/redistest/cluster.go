@@ -19,12 +19,15 @@ type Cluster struct {
 func StartCluster(t testing.TB, opts ...Option) *Cluster {
 	t.Helper()
 	c := &Cluster{}
-	for range 6 {
-		n := Start(t, append(opts[:len(opts):len(opts)], Config("cluster-enabled yes"), Config("cluster-node-timeout 5000"),
+	for i := range 6 {
+		// Nodes that stand still for less than the timeout are not taken for gone.
+		n := Start(t, append(opts[:len(opts):len(opts)], Config("cluster-enabled yes"), Config("cluster-node-timeout 30000"),
 			Config(fmt.Sprintf("cluster-port %d", freePort(t))), Config("cluster-require-full-coverage no"),
 			Config("cluster-replica-no-failover yes"))...)
 		c.Nodes = append(c.Nodes, n)
 		c.ids = append(c.ids, n.Do("CLUSTER", "MYID"))
+		// Of nodes that begin with one epoch, some may keep the same: who takes over from such a one is not believed.
+		n.Do("CLUSTER", "SET-CONFIG-EPOCH", strconv.Itoa(i+1))
 	}
 	const slots = 16384
 	for i, n := range c.Nodes[:3] {
@@ -36,7 +39,9 @@ func StartCluster(t testing.TB, opts ...Option) *Cluster {
 	}
 	for _, n := range c.Nodes {
 		Eventually(t, "a whole cluster", func() bool {
-			return strings.Contains(n.Do("CLUSTER", "INFO"), "cluster_state:ok") && strings.Count(n.Do("CLUSTER", "NODES"), "slave") == 3
+			state := n.Do("CLUSTER", "INFO")
+			return strings.Contains(state, "cluster_state:ok") && strings.Contains(state, fmt.Sprint("cluster_slots_ok:", slots)) &&
+				strings.Count(n.Do("CLUSTER", "NODES"), "slave") == 3
 		})
 	}
 	for _, n := range c.Nodes[3:] {
@@ -45,13 +50,19 @@ func StartCluster(t testing.TB, opts ...Option) *Cluster {
 	return c
 }
 
-// join makes every node know every other.
+// join makes every node know every other. Nodes that meet forget each other if that takes longer than their timeout, and meet again then.
 func (c *Cluster) join(t testing.TB) {
 	t.Helper()
 	first := c.Nodes[0]
-	for _, n := range c.Nodes[1:] {
+	for i, n := range c.Nodes[1:] {
 		bus := strings.TrimPrefix(lineWith(n.options.config, "cluster-port "), "cluster-port ")
-		first.Do("CLUSTER", "MEET", "127.0.0.1", strconv.Itoa(n.port), bus)
+		Eventually(t, "nodes that meet", func() bool {
+			if strings.Contains(first.Do("CLUSTER", "NODES"), c.ids[i+1]) && strings.Contains(n.Do("CLUSTER", "NODES"), c.ids[0]) {
+				return true
+			}
+			first.Do("CLUSTER", "MEET", "127.0.0.1", strconv.Itoa(n.port), bus)
+			return false
+		})
 	}
 	for _, n := range c.Nodes {
 		Eventually(t, "nodes that know each other", func() bool {
