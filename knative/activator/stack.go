@@ -7,8 +7,8 @@ import "net/http"
 const stackBytes = 12 << 10
 
 // A roomy handler goes on with a stack that is large enough for the rest. Serving's handler of timeouts gives each request a goroutine
-// of its own, whose stack is small at first; it would be grown, and every frame on it be moved, where the chain is at its deepest. Here there
-// is next to nothing on it yet.
+// of its own, whose stack is small at first; it would be grown, and every frame on it be moved, where the chain is at its deepest. Here
+// there is next to nothing on it yet.
 type roomy struct{ next http.Handler }
 
 // ServeHTTP implements http.Handler.
