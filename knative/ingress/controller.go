@@ -187,19 +187,18 @@ func (c *Controller) work(ctx context.Context) error {
 	}
 	part("backends", func() error { return c.backends.Run(ctx) })
 	part("programmer", func() error { c.programmer.Run(ctx); return nil })
-	part("prober", func() error { c.probe(ctx); return nil })
+	part("prober", func() error { <-c.prober.Start(ctx.Done()); return nil })
 	part("reconciler", func() error { return c.impl.RunContext(c.electing(ctx), c.impl.Concurrency) })
 	parts.Wait()
+	c.endProbes()
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
 		return err
 	}
 	return nil
 }
 
-// probe runs the prober until ctx ends, and lets nothing of it behind.
-func (c *Controller) probe(ctx context.Context) {
-	done := c.prober.Start(ctx.Done())
-	<-done
+// endProbes lets nothing of the prober behind. It is called when nobody asks for probes any longer.
+func (c *Controller) endProbes() {
 	for _, i := range c.ingresses() {
 		c.prober.CancelIngressProbing(i)
 	}
