@@ -80,9 +80,7 @@ func (l *Listener) acceptWaiting(ctx context.Context) {
 	if a == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, cmp.Or(l.restFor, restTime))
-	defer cancel()
-	socket.Of(a.ln.Listener).Accepted(ctx)
+	socket.Of(a.ln.Listener).Accepted(ctx, cmp.Or(l.restFor, restTime))
 }
 
 // stopAccepting returns when no connection is added any longer. Those that there are go on: net/http's own Shutdown would drop the

@@ -35,7 +35,7 @@ type Listener struct {
 	accepting *acceptance // nil before Serve
 	closed    bool        // nothing is accepted any longer
 
-	restFor time.Duration // in the place of restTime; 0 is that. A test that is slow has to have longer
+	restFor time.Duration // 0 is restTime; a test that is slow has to have longer
 }
 
 // Serve accepts connections on ln, which it closes, until Shutdown is called or ctx ends, and returns nil then. The end of ctx
@@ -107,9 +107,10 @@ func (l *Listener) prepare(log *slog.Logger) {
 	})
 }
 
-// Shutdown begins to drain, stops accepting, ends kept-alive connections (Connection: close, GOAWAY) and lets requests and upgraded
-// connections go on until they end or ctx does. Then what is left is closed. A kept-alive connection of HTTP/1 that rests has a second
-// for another request. Shutdown returns when no request is handled any longer, with ctx's error if something had to be broken off.
+// Shutdown begins to drain, lets in what waits in the kernel's backlog, for a second at most, stops accepting, ends kept-alive connections
+// (Connection: close, GOAWAY) and lets requests and upgraded connections go on until they end or ctx does. Then what is left is closed. A
+// kept-alive connection of HTTP/1 that rests has a second for another request. Shutdown returns when no request is handled any longer,
+// with ctx's error if something had to be broken off.
 func (l *Listener) Shutdown(ctx context.Context) error {
 	l.prepare(nil)
 	l.Drain()

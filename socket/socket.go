@@ -33,9 +33,11 @@ func (s Socket) Waits() bool { return s.raw != nil && waits(s.raw) }
 // acceptTick is how often a listener is looked at while connections wait.
 const acceptTick = time.Millisecond
 
-// Accepted returns when no connection waits to be accepted, or ctx ends. A listener that is closed before that resets those that wait,
-// though their clients have been told that they are connected. Somebody else has to accept meanwhile.
-func (s Socket) Accepted(ctx context.Context) {
+// Accepted returns when no connection waits to be accepted, or ctx ends, or limit is over. A listener that is closed before that resets
+// those that wait, though their clients have been told that they are connected. Somebody else has to accept meanwhile.
+func (s Socket) Accepted(ctx context.Context, limit time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
 	tick := time.NewTicker(acceptTick)
 	defer tick.Stop()
 	for s.Waits() {

@@ -103,14 +103,15 @@ func TestWaitsUntilEveryConnectionWasAccepted(t *testing.T) {
 		eventually(t, "Waits()", s.Waits)
 		ended, cancel := context.WithCancel(context.Background())
 		cancel()
-		s.Accepted(ended) // returns though connections wait
+		s.Accepted(ended, patience)                        // returns though connections wait
+		s.Accepted(context.Background(), time.Millisecond) // as well
 		c, err := ln.AcceptTCP()
 		if err != nil {
 			t.Fatalf("connection %d: %v", i, err)
 		}
 		defer c.Close()
 	}
-	s.Accepted(context.Background())
+	s.Accepted(context.Background(), patience)
 	if s.Waits() {
 		t.Error("Waits() = true after all were accepted")
 	}
@@ -124,6 +125,6 @@ func TestOfTheZeroSocketNothingIsKnown(t *testing.T) {
 		if s.HungUp() || s.Waits() {
 			t.Errorf("HungUp() = %v, Waits() = %v; want false", s.HungUp(), s.Waits())
 		}
-		s.Accepted(context.Background())
+		s.Accepted(context.Background(), patience)
 	}
 }

@@ -104,8 +104,9 @@ func (t *TCP) Serve(ctx context.Context, ln *net.TCPListener) error {
 	return nil
 }
 
-// Shutdown stops accepting and lets connections go on until they end or ctx does. Then what is left is reset. It returns when no
-// connection is open any longer, with ctx's error if something had to be broken off.
+// Shutdown lets in what waits in the kernel's backlog, for a second at most, stops accepting, and lets connections go on until they end
+// or ctx does. Then what is left is reset. It returns when no connection is open any longer, with ctx's error if something had to be
+// broken off.
 func (t *TCP) Shutdown(ctx context.Context) error {
 	t.acceptWaiting(ctx)
 	t.stopAccepting()
@@ -135,9 +136,7 @@ func (t *TCP) acceptWaiting(ctx context.Context) {
 	if a == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, cmp.Or(t.acceptFor, acceptTime))
-	defer cancel()
-	socket.Of(a.ln).Accepted(ctx)
+	socket.Of(a.ln).Accepted(ctx, cmp.Or(t.acceptFor, acceptTime))
 }
 
 // stopAccepting returns when no connection is added any longer.
